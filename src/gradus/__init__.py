@@ -1,0 +1,1 @@
+"""Gradus trains language models step by step: from raw text to a task model, in one recipe."""

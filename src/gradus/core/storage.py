@@ -1,0 +1,137 @@
+"""Files and folders that are whole or not there: written under a temporary name, synced, renamed, manifest last."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gradus.core.errors import UserError
+
+MANIFEST = "MANIFEST.json"
+_CHUNK = 1 << 20
+
+
+def digest_bytes(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """The digest of a JSON value, whatever the order of its keys."""
+    return digest_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def digest_file(path: Path) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Forces a file or a folder's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, data: bytes | str) -> None:
+    """Replaces `path` at once: a reader finds the old text or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path`, whole and with a manifest, when the block ends without error.
+
+    An existing folder of that name is replaced. What a killed process left behind is swept away by the next.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        for file in files:
+            sync(file)
+        digests = {str(file.relative_to(temporary)): digest_file(file) for file in files}
+        write_json(temporary / MANIFEST, {"files": digests})
+        if path.exists():
+            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+            os.rename(path, old)
+            shutil.rmtree(old, ignore_errors=True)
+        os.rename(temporary, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether `path` has a manifest and every file in it has the digest that the manifest says."""
+    try:
+        files = read_json(path / MANIFEST)["files"]
+        return all(digest_file(path / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Removes temporary files and folders that killed processes left in `folder`. Call it under the folder's lock.
+
+    With `name`, a pattern, only what was to become a file or folder of such a name.
+    """
+    for entry in folder.glob(f".{name}.tmp"):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait: bool, busy: str = "another process is at work here") -> Iterator[None]:
+    """Holds an advisory lock on `path` (a file it makes). The kernel frees it when the process dies.
+
+    With `wait` it blocks until the lock is free; without, it raises UserError(busy).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            raise UserError(busy, file=path.parent) from None
+        yield
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the disk that holds `path` or its nearest existing parent."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,1 @@
+"""Floor 1: how many processes there are and what they compute on."""

@@ -1,0 +1,28 @@
+"""How likely tokens are, without gradients: what evaluation sums.
+
+Shapes: M targets, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CELLS = 1 << 23
+"""Logits that exist at one time: 32 MiB in fp32."""
+
+
+def token_nats(states: Tensor, weight: Tensor, value: Tensor) -> Tensor:
+    """-log p of each target [M], fp32 or better, from states [M, D], the output embedding [V, D] and values [M].
+
+    Products run in the precision of the states, the log-sum-exp in at least fp32; logits are never all there.
+    """
+    precision = torch.promote_types(states.dtype, torch.float32)
+    narrow = weight.to(states.dtype)
+    rows = max(1, CELLS // len(weight))
+    nats = torch.empty(len(states), dtype=precision, device=states.device)
+    for start in range(0, len(states), rows):
+        part = slice(start, start + rows)
+        logits = (states[part] @ narrow.t()).to(precision)
+        nats[part] = torch.nn.functional.cross_entropy(logits, value[part], reduction="none")
+    return nats

@@ -1,0 +1,97 @@
+"""Losses as sums: of each target's cross-entropy times its weight. The caller divides by the count of the
+step.
+
+Shapes: M targets, D width, V vocabulary, K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_CELLS = 1 << 23
+"""Logits that exist at one time: 16 MiB in bf16."""
+BLOCK_CELLS = 1 << 18
+"""Logits that pass through the softmax together: 1 MiB in fp32, which stays in a core's cache."""
+
+
+def cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """The sum of weight [M] times cross-entropy of logits [M, K] against class indices value [M]; 0 for M =
+    0.
+    """
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    losses = F.cross_entropy(logits.to(precision), value, reduction="none")
+    return (losses * weight.to(precision)).sum()
+
+
+def linear_cross_entropy(
+    states: Tensor, weight: Tensor, value: Tensor, weight_of: Tensor, chunk: int | None = None
+) -> Tensor:
+    """The sum of weight_of [M] times the cross-entropy of states [M, D] @ weight.T [D, V] against value [M].
+
+    Logits are never all there: `chunk` rows at a time (from M and V unless given) become logits, loss and
+    gradients in one go, so backward only scales. Products run in the precision of the states, log-sum-exp,
+    loss and the weight's gradient in fp32 or better. Weight is a master weight [V, D] of any precision. M =
+    0 gives 0 with a gradient of 0. It cannot be differentiated twice.
+    """
+    rows = chunk or max(64, CHUNK_CELLS // len(weight) // 64 * 64)
+    result: Tensor = _LinearCrossEntropy.apply(
+        states, weight, value, weight_of, rows, torch.is_grad_enabled()
+    )
+    return result
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states, weight, value, weight_of, rows, learns):
+        precision = torch.promote_types(states.dtype, torch.float32)
+        narrow = weight.to(states.dtype)
+        factor = weight_of.to(precision)
+        losses = torch.empty(len(states), dtype=precision, device=states.device)
+        to_states = torch.empty_like(states) if learns and ctx.needs_input_grad[0] else None
+        to_weight = None
+        if learns and ctx.needs_input_grad[1]:
+            to_weight = torch.zeros(weight.shape, dtype=precision, device=weight.device)
+        needed = to_states is not None or to_weight is not None
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            logits = torch.mm(states[part], narrow.t())
+            losses[part] = _softmax_inplace(logits, value[part], factor[part], needed)
+            if to_states is not None:
+                torch.mm(logits, narrow, out=to_states[part])
+            if to_weight is not None:
+                to_weight.add_(torch.mm(logits.t(), states[part]))
+        ctx.gradients = (to_states, to_weight)
+        ctx.precision = weight.dtype
+        return (losses * factor).sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        to_states, to_weight = ctx.gradients
+        if to_states is not None:
+            to_states = to_states * gradient.to(to_states.dtype)
+        if to_weight is not None:
+            to_weight = (to_weight * gradient).to(ctx.precision)
+        return to_states, to_weight, None, None, None, None
+
+
+def _softmax_inplace(logits: Tensor, value: Tensor, factor: Tensor, needed: bool) -> Tensor:
+    """Cross-entropies [M] of logits [M, V]; where `needed`, logits become factor x (softmax - one-hot)."""
+    losses = torch.empty_like(factor)
+    rows = max(1, BLOCK_CELLS // logits.shape[1])
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        block = logits[part]
+        wide = block.to(factor.dtype, copy=True)
+        top = wide.amax(1, keepdim=True)
+        target = value[part].unsqueeze(1)
+        wanted = wide.gather(1, target)
+        total = wide.sub_(top).exp_().sum(1, keepdim=True)
+        losses[part] = (total.log() + top - wanted).squeeze(1)
+        if needed:
+            scale = factor[part].unsqueeze(1)
+            wide.mul_(scale / total).scatter_add_(1, target, -scale)
+            block.copy_(wide)
+    return losses

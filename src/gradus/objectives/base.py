@@ -1,0 +1,73 @@
+"""What every objective can do: corrupt an example, say what it scores there, sum a loss, make predictions.
+
+Every kind of training is `L = sum_k w_k * S_k / N_k`: objective k returns the sum S_k over its targets, and the
+trainer divides it by N_k, their weight over all ranks and micro-batches of the step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradus.core.example import Example, Targets
+from gradus.core.model import ModelConfig
+from gradus.nn.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an objective may need to know of the stage it serves: the model's shape, the classes, the stage's name."""
+
+    model: ModelConfig
+    stage: str
+    labels: tuple[str, ...] = ()
+    class_weights: tuple[float, ...] | None = None
+    """What a row of each class weighs; 1 unless given."""
+
+
+class Objective(ABC):
+    """Stateless; its trained parameters, if any, are a head that the learner owns."""
+
+    name: str
+    """The key of its loss in reports."""
+    weight: float
+    """w_k of the sum."""
+    head_name: str | None = None
+    """The head it reads; None where the transformer's own output embedding is enough."""
+    measure: Literal["tokens", "classes"]
+    """What its predictions are, and so which metrics they have."""
+
+    def corrupt(self, example: Example, random: np.random.Generator) -> Example:
+        """The example as the model will see it; `random` is keyed by (seed, epoch, row)."""
+        return example
+
+    @abstractmethod
+    def targets(self, example: Example) -> Targets:
+        """What it scores in one example: positions [M] from its first token, values [M], weights [M]."""
+
+    def make_head(self) -> nn.Module | None:
+        """A new head, or None."""
+        return None
+
+    @abstractmethod
+    def loss(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        """The sum of weighted losses in nats, a scalar, from the states [N, D]. No targets: 0 that has a gradient."""
+
+    @abstractmethod
+    def predict(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        """One line a target, float32: nats [M] for tokens, logits [M, K] for classes."""
+
+
+def select(states: Tensor, targets: Targets) -> Tensor:
+    """The scored states [M, D]: only these reach a head."""
+    assert isinstance(targets.index, torch.Tensor)
+    return states.index_select(0, targets.index)

@@ -1,0 +1,70 @@
+"""Transformer, heads and losses in ONE forward, so that whatever wraps a module sees everything there is to train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradus.core.example import Batch, Example, collate
+from gradus.core.keyed import keyed_generator
+from gradus.nn.initialisation import initialise
+from gradus.nn.transformer import Transformer
+from gradus.objectives import Objective
+
+
+class Learner(nn.Module):
+    """A transformer taught by K objectives; `heads` are named after the stages they were made for."""
+
+    def __init__(self, transformer: Transformer, objectives: Sequence[Objective]):
+        super().__init__()
+        self.transformer = transformer
+        self.objectives = tuple(objectives)
+        made = {objective.head_name: objective.make_head() for objective in objectives if objective.head_name}
+        self.heads = nn.ModuleDict({name: head for name, head in made.items() if head is not None})
+
+    def initialise(self, seed: int) -> Learner:
+        """Draws every parameter from a stream keyed by (seed, its name): a new head moves no other tensor."""
+        initialise(self, seed, self.transformer.config.initial_deviation)
+        return self
+
+    @property
+    def weights(self) -> Tensor:
+        """w_k [K], float64."""
+        return torch.tensor([objective.weight for objective in self.objectives], dtype=torch.float64)
+
+    def corrupted(self, example: Example, *key: object) -> Example:
+        """The example as the objectives corrupt it, drawing from a generator keyed by (seed, epoch, row)."""
+        for objective in self.objectives:
+            example = objective.corrupt(
+                example, keyed_generator("corrupt", objective.name, *key, example.row)
+            )
+        return example
+
+    def prepare(self, examples: Sequence[Example]) -> Batch:
+        """Examples end to end with what each objective scores in them."""
+        targets = [[objective.targets(example) for example in examples] for objective in self.objectives]
+        return collate(examples, targets)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The sums S_k [K] of the batch, undivided, in at least fp32."""
+        states = self.transformer(batch.source)
+        return torch.stack(
+            [
+                objective.loss(states, targets, self.transformer, self._head(objective))
+                for objective, targets in zip(self.objectives, batch.targets)
+            ]
+        )
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[Tensor]:
+        """The predictions of each objective, on the host: one line a target (see `Objective.predict`)."""
+        states = self.transformer(batch.source)
+        return [
+            objective.predict(states, targets, self.transformer, self._head(objective)).cpu()
+            for objective, targets in zip(self.objectives, batch.targets)
+        ]
+
+    def _head(self, objective: Objective) -> nn.Module | None:
+        return self.heads[objective.head_name] if objective.head_name else None
