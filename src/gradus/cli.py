@@ -1,0 +1,221 @@
+"""The command: thin, and light until a subcommand needs the heavy rooms (`gradus --help` imports no torch)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Language models step by step: from raw text to a task model, in one recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Where run folders and the cache live.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="The root of data paths; else GRADUS_DATA, else the recipe's folder."),
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="PATH=VALUE, such as stages.finetune.optimizer.lr=1e-4.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps; the best there is.")
+]
+ModelArgument = Annotated[Path, typer.Argument(help="A model folder, of Gradus or Hugging Face.")]
+
+
+@app.command()
+def init(
+    directory: Annotated[Path | None, typer.Argument(help="Where the recipe is written.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="Your labelled rows: tsv, csv, jsonl, json.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Your text: files, globs, folders.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="A model folder to start from.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="A named template instead of looking at files.")
+    ] = None,
+    names: Annotated[bool, typer.Option("--list", help="Name the templates.")] = False,
+) -> None:
+    """Look at your files and write a commented recipe for them."""
+    from gradus.pipeline.init import list_templates, write_recipe
+
+    if names:
+        typer.echo(list_templates())
+        return
+    typer.echo(write_recipe(directory, rows=rows, text=text or [], start=start, template=template))
+
+
+@app.command()
+def check(
+    recipe: RecipeArgument,
+    runs: RunsOption = Path("runs"),
+    data_dir: DataOption = None,
+    settings: SetOption = [],  # noqa: B006
+    device: DeviceOption = None,
+) -> None:
+    """Prove a recipe, its data and its resources before anything is trained; print the plan."""
+    _keep_memory()
+    from gradus.pipeline.check import check as check_recipe
+    from gradus.pipeline.check import print_plan
+    from gradus.pipeline.patch import parse_settings
+
+    print_plan(
+        check_recipe(recipe, runs=runs, data_dir=data_dir, settings=parse_settings(settings), device=device)
+    )
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    runs: RunsOption = Path("runs"),
+    data_dir: DataOption = None,
+    until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
+    settings: SetOption = [],  # noqa: B006
+    device: DeviceOption = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished and half-done stages again.")] = False,
+    inexact: Annotated[
+        bool, typer.Option("--resume-inexact", help="Go on from a checkpoint written under other conditions.")
+    ] = False,
+) -> None:
+    """Run what is not done, resume what is half done."""
+    _keep_memory()
+    from gradus.pipeline.patch import parse_settings
+    from gradus.pipeline.run import run as run_recipe
+
+    folder = run_recipe(
+        recipe, runs=runs, data_dir=data_dir, until=until, settings=parse_settings(settings), device=device,
+        fresh=fresh, inexact=inexact,
+    )  # fmt: skip
+    typer.echo(f"{folder}: done; `gradus report {folder}` shows it")
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run folder, runs/<recipe>.")],
+    export: Annotated[
+        Path | None, typer.Option(help="Also write the small JSON file that documents draw from.")
+    ] = None,
+) -> None:
+    """Write report.html, one file that opens offline, and print its table."""
+    from rich.console import Console
+
+    from gradus.report import export as export_run
+    from gradus.report import load_run, print_table, write_report
+
+    page = write_report(run_dir)
+    print_table(load_run(run_dir), Console(highlight=False))
+    typer.echo(str(page))
+    if export is not None:
+        export_run(run_dir, export)
+        typer.echo(str(export))
+
+
+@app.command()
+def generate(
+    model_dir: ModelArgument,
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
+    tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that sum to p.")] = None,
+    beams: Annotated[int, typer.Option(help="Beam search instead of sampling.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed says the same.")] = 0,
+    device: DeviceOption = None,
+) -> None:
+    """Let a language model go on from a prompt."""
+    _keep_memory()
+    from gradus.pipeline.serving import load
+
+    said = load(model_dir, device=device).generate(
+        prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, beams=beams, seed=seed
+    )
+    typer.echo(prompt + said)
+
+
+@app.command()
+def predict(
+    model_dir: ModelArgument,
+    source: Annotated[str, typer.Option("--input", help="The rows; - reads standard input.")],
+    output: Annotated[
+        str, typer.Option("--output", help="JSON lines, one a row, in order; - writes standard output.")
+    ],
+    recipe: Annotated[
+        Path | None, typer.Option(help="For a foreign folder: a recipe that says how rows are read.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Label every row, with scores and probabilities."""
+    _keep_memory()
+    from gradus.pipeline.serving import load, predict_file
+
+    predict_file(load(model_dir, device=device, recipe=recipe, stage=stage), source, output)
+
+
+@app.command()
+def evaluate(
+    model_dir: ModelArgument,
+    data: Annotated[str, typer.Option(help="Rows with labels, or text for a language model.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="For a foreign folder: a recipe that says how rows are read.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
+    device: DeviceOption = None,
+) -> None:
+    """The metrics of the model's own task; perplexity and bits per byte for a language model."""
+    _keep_memory()
+    from gradus.pipeline.serving import evaluate_file, load
+
+    metrics = evaluate_file(load(model_dir, device=device, recipe=recipe, stage=stage), data)
+    for name, value in metrics.items():
+        typer.echo(f"{name}\t{value:.6g}")
+
+
+def _keep_memory() -> None:
+    """The process keeps the memory it has: must come before torch allocates."""
+    from gradus.core.allocator import keep_memory
+
+    keep_memory()
+
+
+def main() -> None:
+    """The entry point: exit status 0 done, 2 the user's mistake, 3 stopped by a signal with its state saved."""
+    from gradus.core.errors import UserError
+
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stopped:
+        sys.exit(stopped.exit_code)
+    except UserError as mistake:
+        print(f"gradus: {mistake}", file=sys.stderr)
+        sys.exit(2)
+    except (BrokenPipeError, EOFError):
+        sys.exit(1)
+    except BaseException as error:
+        status = _status(error)
+        if status is None:
+            raise
+        sys.exit(status)
+
+
+def _status(error: BaseException) -> int | None:
+    """The exit status of what is neither done nor a user's mistake told by us; None for a bug."""
+    if type(error).__name__ == "Interrupted":
+        print("gradus: stopped; the same command goes on from here", file=sys.stderr)
+        return 3
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        print("gradus: stopped", file=sys.stderr)
+        return 3
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # the command line itself was wrong
+        error.show()
+        return 2
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Labelled rows of every split: read, held out, renamed, dropped, limited and counted, in this order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gradus.core.errors import UserError, nearest
+from gradus.data.builtin import builtin_name, builtin_rows
+from gradus.data.formats import Format
+from gradus.data.paths import find_files
+from gradus.data.reader_options import ReaderOptions, Text
+from gradus.data.readers import (
+    Row,
+    Skipped,
+    is_dropped,
+    missing_column,
+    raw_rows,
+    read_rows,
+    read_stream,
+    renamed,
+)
+from gradus.data.split import (
+    DEV,
+    SPLITS,
+    TEST,
+    TRAIN,
+    EvaluationChoice,
+    HeldOut,
+    TrainChoice,
+    assign,
+    fraction,
+    held_out,
+)
+
+STANDARD_INPUT = "-"
+
+
+class RowsData(ReaderOptions):
+    """Labelled rows. How files are read holds for all splits."""
+
+    kind: Literal["rows"]
+    train: TrainChoice
+    """A file, a glob, a list of those, or builtin:NAME."""
+    dev: EvaluationChoice = None
+    """As train, or a share of it: "10 %" or {share: 10 %, by: FIELD}."""
+    test: EvaluationChoice = None
+    format: Format
+    """Which columns are the texts and the label."""
+    labels: Annotated[list[Text], Field(min_length=2)] | None = None
+    """The classes in the order of the logits. Default: those of train, sorted (as numbers if all are
+    integers)."""
+    weights: Literal["balanced"] | None = None
+    """balanced: a row of class c weighs rows / (classes * rows of c), so that every class counts the same."""
+    long: Literal["truncate", "error"] = "truncate"
+    """Rows with more tokens than the context: cut (and counted), or an error."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Train on the first so many rows only (after dev and test were held out)."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> RowsData:
+        held_out(self.dev, self.test)
+        return self
+
+    def reader_options(self) -> ReaderOptions:
+        """The reader's keys alone: what a model folder keeps to read the rows of `predict`."""
+        return ReaderOptions(**{name: getattr(self, name) for name in ReaderOptions.model_fields})
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """The rows of one split, in the order of the files, and what was left out of it."""
+
+    rows: list[Row]
+    digest: str
+    """Names the fields of all rows, in order; file names and lines do not count."""
+    skipped: list[Skipped]
+    """Bad rows (of all of train's files, for a split that was held out of train: none)."""
+    dropped: int = 0
+    """Rows left out by `drop`."""
+    beyond_limit: int = 0
+    """Rows left out by `limit`."""
+
+    def require(self, fields: Sequence[str]) -> None:
+        """Raises UserError for the first row that lacks one of the fields."""
+        for row in self.rows:
+            for field in fields:
+                if field not in row.fields:
+                    missing_column(row, field)
+
+
+def row_splits(data: RowsData, root: Path) -> dict[str, RowSource]:
+    """The rows of the splits that `data` names, among train, dev and test, held in memory.
+
+    Raises UserError for wrong paths, bad rows beyond those allowed, a split without rows, and for a field of
+    `map`, `drop` or `by` that no row of train has.
+    """
+    shares = held_out(data.dev, data.test)
+    raw: dict[str, list[Row]] = {}
+    skipped: dict[str, list[Skipped]] = {split: [] for split in SPLITS}
+    for split, choice in ((TRAIN, data.train), (DEV, data.dev), (TEST, data.test)):
+        if choice is not None and not isinstance(choice, HeldOut):
+            raw[split] = list(_read_choice(choice, split, data, root, skipped[split]))
+    _known_fields(data, raw[TRAIN])
+    if shares:
+        raw |= _parted(raw[TRAIN], shares)
+    return {split: _source(raw[split], split, data, skipped[split]) for split in SPLITS if split in raw}
+
+
+def stream_rows(
+    options: ReaderOptions, file: Path | str, absent: frozenset[str] = frozenset(), drop: bool = False
+) -> Iterator[Row]:
+    """The rows of a file, or of standard input for "-", one at a time and in order: what `predict` reads.
+
+    Columns in `absent` (the label) may be missing. `map` renames; `drop` leaves rows out only if asked for,
+    so that by default every row gets its answer, and bad rows are errors for the same reason. Raises
+    UserError.
+    """
+    strict = options.model_copy(update={"bad_rows": "stop"} | ({} if drop else {"drop": {}}))
+    if str(file) == STANDARD_INPUT:
+        stream: IO[Any] = getattr(sys.stdin, "buffer", sys.stdin)
+        return read_stream(stream, "standard input", strict, absent=absent)
+    return read_rows(Path(file), strict, absent=absent)
+
+
+def _read_choice(
+    choice: str | list[str], split: str, data: RowsData, root: Path, skipped: list[Skipped]
+) -> Iterator[Row]:
+    """The rows of one split as they stand, before `map` and `drop`."""
+    name = builtin_name(choice)
+    if name is not None:
+        yield from (Row(index, *row) for index, row in enumerate(builtin_rows(name, split)))
+        return
+    index = 0
+    for file in find_files(choice, root, split):
+        with open(file, "rb") as stream:
+            for line, fields in raw_rows(stream, str(file), data, skipped):
+                yield Row(index, fields, str(file), line)
+                index += 1
+
+
+def _known_fields(data: RowsData, rows: list[Row]) -> None:
+    """A misspelt field would else rename or drop nothing, in silence."""
+    there = dict.fromkeys(field for row in rows for field in row.fields)
+    for option, fields in (("map", data.map), ("drop", data.drop)):
+        for field in fields:
+            if field not in there:
+                raise UserError(
+                    "no row of train has this field", field=option, text=field, hint=nearest(field, there)
+                )
+
+
+def _parted(rows: list[Row], shares: dict[str, HeldOut]) -> dict[str, list[Row]]:
+    by = next(iter(shares.values())).by
+    owners = assign([fraction(_key(row, by)) for row in rows], shares, "rows")
+    return {split: [row for row, owner in zip(rows, owners) if owner == split] for split in (TRAIN, *shares)}
+
+
+def _key(row: Row, by: str | None) -> list[str]:
+    """What decides where a row falls: one field, or all of them as they stand in the file."""
+    if by is None:
+        return [part for field in sorted(row.fields) for part in (field, row.fields[field])]
+    if by not in row.fields:
+        missing_column(row, by)
+    return [row.fields[by]]
+
+
+def _source(raw: list[Row], split: str, data: RowsData, skipped: list[Skipped]) -> RowSource:
+    named = [replace(row, fields=renamed(row.fields, data)) for row in raw]
+    kept = [row for row in named if not is_dropped(row.fields, data)]
+    limit = data.limit if split == TRAIN and data.limit is not None else len(kept)
+    rows = [replace(row, index=index) for index, row in enumerate(kept[:limit])]
+    if not rows:
+        raise UserError(f"`drop` leaves none of the {len(raw)} rows", field=split)
+    return RowSource(rows, _digest(rows), skipped, len(named) - len(kept), len(kept) - len(rows))
+
+
+def _digest(rows: Iterable[Row]) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        state.update(json.dumps(row.fields, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return state.hexdigest()

@@ -1,0 +1,120 @@
+"""Scoring every row of a split once: the result does not depend on batch size, order or world size beyond rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gradus.core.example import Batch, Example
+from gradus.data.feed import cut
+from gradus.data.sources import Source
+from gradus.distributed.world import World
+from gradus.evaluation.metrics import classification_metrics, language_metrics
+from gradus.objectives import Objective
+
+
+class Predictor(Protocol):
+    """What is scored: a learner, whatever room it comes from."""
+
+    objectives: tuple[Objective, ...]
+
+    def corrupted(self, example: Example, *key: object) -> Example: ...
+
+    def prepare(self, examples: Sequence[Example]) -> Batch: ...
+
+    def predict(self, batch: Batch) -> list[torch.Tensor]: ...
+
+    def eval(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one objective gave each of R rows, in the order of the rows.
+
+    `values` is [R, 1] with summed nats for tokens, [R, K] with logits for classes; `counts` [R] the targets summed.
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+    counts: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits [R, K], float64."""
+        shifted = np.exp(self.values - self.values.max(1, keepdims=True))
+        return shifted / shifted.sum(1, keepdims=True)
+
+
+def score(predictor: Predictor, source: Source, world: World, budget: int, key: object = 0) -> list[Scores]:
+    """The scores of every objective on every example of `source`, gathered from all ranks."""
+    predictor.eval()
+    mine = (
+        predictor.corrupted(source.example(index), "evaluate", key)
+        for index in range(world.rank, len(source), world.size)
+    )
+    found: list[list[Scores]] = [[] for _ in predictor.objectives]
+    for examples in _batches(mine, budget):
+        batch = predictor.prepare(examples)
+        for place, (objective, outputs, targets) in enumerate(
+            zip(predictor.objectives, predictor.predict(batch.to(world.device)), batch.targets)
+        ):
+            found[place].append(_by_row(objective, examples, outputs.double().numpy(), targets.index.numpy()))
+    joined = [_join(parts) for parts in found]
+    return [_join(list(parts)) for parts in zip(*world.gather(joined))]
+
+
+def summarise(
+    objective: Objective, scores: Scores, names: Sequence[str], size: int | None
+) -> dict[str, float]:
+    """The metrics of one objective; `names` are the classes, `size` the UTF-8 bytes of the text scored."""
+    if objective.measure == "tokens":
+        metrics = language_metrics(float(scores.values.sum()), int(scores.counts.sum()), size or 1)
+        if size is None:
+            del metrics["bits_per_byte"]
+        return metrics
+    probabilities = scores.probabilities
+    metrics = classification_metrics(scores.labels, scores.values.argmax(1), probabilities, names)
+    chosen = probabilities[np.arange(len(scores.labels)), scores.labels]
+    return {**metrics, "loss": float(-np.log(np.maximum(chosen, 1e-300)).mean())}
+
+
+def _batches(examples: Iterator[Example], budget: int) -> Iterator[list[Example]]:
+    """Micro-batches of a stream, without holding it: cuts chunk by chunk."""
+    chunk: list[Example] = []
+    tokens = 0
+    for example in examples:
+        chunk.append(example)
+        tokens += example.tokens
+        if tokens >= budget:
+            yield from cut(chunk, budget)
+            chunk, tokens = [], 0
+    yield from cut(chunk, budget)
+
+
+def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, index: np.ndarray) -> Scores:
+    rows = np.array([example.row for example in examples])
+    labels = np.array([-1 if example.label is None else example.label for example in examples])
+    if objective.measure == "classes":
+        return Scores(rows, outputs, np.ones(len(rows)), labels)
+    ends = np.cumsum([example.tokens for example in examples])
+    owner = np.searchsorted(ends, index, side="right")
+    sums = np.bincount(owner, weights=outputs, minlength=len(rows))
+    return Scores(rows, sums[:, None], np.bincount(owner, minlength=len(rows)), labels)
+
+
+def _join(parts: list[Scores]) -> Scores:
+    filled = [part for part in parts if len(part.rows)] or parts[:1]
+    if not filled:
+        return Scores(*(np.zeros(0) for _ in range(4)))
+    rows = np.concatenate([part.rows for part in filled])
+    order = np.argsort(rows, kind="stable")
+    rest = (
+        np.concatenate([getattr(part, name) for part in filled])[order]
+        for name in ("values", "counts", "labels")
+    )
+    return Scores(rows[order], *rest)

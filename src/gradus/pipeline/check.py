@@ -1,0 +1,124 @@
+"""Proving a recipe before step 1: everything that can be wrong is read, tokenised and counted; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gradus.distributed.precision import resolve
+from gradus.distributed.world import choose_device
+from gradus.families import FAMILIES
+from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
+from gradus.pipeline.material import Material
+from gradus.pipeline.plan import Node, Plan, make_plan
+from gradus.pipeline.prepare import Prepared, prepare
+from gradus.pipeline.progress import Told
+from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.run import data_root, is_done
+from gradus.training.checkpoint import require_room
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One node of the plan with its counts and estimate."""
+
+    node: Node
+    prepared: Prepared
+    estimate: Estimate
+    done: bool
+
+
+@dataclass(frozen=True)
+class Checks:
+    """A plan that can run, and what is worth telling about it."""
+
+    plan: Plan
+    nodes: list[Checked]
+    notes: list[str]
+    device: str
+
+
+def check(
+    recipe: str | Path,
+    *,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> Checks:
+    """Validates recipe, data, labels and resources. Raises UserError for the first thing that is wrong.
+
+    Tokenizer and token shards are made (and kept in the cache), since without them nothing can be counted.
+    """
+    file = read_recipe(Path(recipe), settings)
+    chosen = choose_device(device)
+    told = Told()
+    material = Material(data_root(file, data_dir), Path(runs) / "cache", told)
+    plan = make_plan(file, material)
+    rates: dict[str, float] = {}
+    checked, notes = [], []
+    stages = Path(runs) / file.name / "stages"
+    alike: dict[str, Prepared] = {}
+    for node in plan.nodes.values():
+        prepared = prepare(node, material)
+        alike[node.id] = prepared
+        precision = resolve(node.stage.precision, chosen)
+        if precision not in rates:
+            rates[precision] = matrix_rate(chosen, precision)
+        guess = estimate(prepared, precision, chosen, rates[precision])
+        checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
+        notes += _notes(prepared)
+    require_room(stages, sum(one.estimate.disk for one in checked if not one.done))
+    return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen))
+
+
+def _notes(prepared: Prepared) -> list[str]:
+    """What a person should hear although it stops nothing."""
+    name, notes = prepared.node.name, []
+    reason = FAMILIES[prepared.model.family].expressible(prepared.model)
+    if reason:
+        notes.append(f"{name}: Hugging Face tools cannot open the model folder: {reason}")
+    for split, part in prepared.splits.items():
+        counts = part.counts
+        if counts["truncated_rows"]:
+            share = counts["truncated_rows"] / counts["rows"]
+            notes.append(f"{name}: {split}: {counts['truncated_rows']} rows ({share:.1%}) are longer than the context of "
+                         f"{prepared.model.context} tokens and lose {counts['truncated_tokens']} tokens")  # fmt: skip
+        if counts["skipped_rows"]:
+            notes.append(f"{name}: {split}: {counts['skipped_rows']} bad rows are skipped")
+        labels = counts.get("labels", {})
+        if missing := [label for label, count in labels.items() if not count]:
+            notes.append(f"{name}: {split} has no row labelled {', '.join(missing)}")
+    return notes
+
+
+def print_plan(checks: Checks, console: Console | None = None) -> None:
+    """The plan as a table: stage, rows, tokens, truncated, parameters, FLOPs, memory, time, disk."""
+    console = console or Console(highlight=False)
+    table = Table(title=f"{checks.plan.file.name}: {len(checks.nodes)} stages to run on {checks.device}", title_justify="left")
+    table.add_column("stage", no_wrap=True)
+    for column in ("seed", "rows", "tokens", "truncated", "steps", "parameters", "FLOPs", "memory", "time", "disk"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in checks.nodes:
+        counts, guess = one.prepared.splits["train"].counts, one.estimate
+        table.add_row(
+            one.node.id + (" (done)" if one.done else ""), str(one.node.seed), f"{counts['rows']:,}", f"{counts['tokens']:,}",
+            f"{counts['truncated_rows'] / counts['rows']:.1%}", f"{guess.steps:,}", f"{guess.parameters / 1e6:.1f} M",
+            f"{guess.flops:.1e}", f"{guess.memory / 1e9:.1f} GB", _time(guess.seconds), f"{guess.disk / 1e6:.0f} MB",
+        )  # fmt: skip
+    console.print(table)
+    left = [one for one in checks.nodes if not one.done]
+    console.print(f"to run: {len(left)} stages, about {_time(sum(one.estimate.seconds for one in left))}", markup=False)
+    for note in checks.notes:
+        console.print(note, markup=False)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,103 @@
+"""What a stage will take, from counted quantities alone: shapes, tokens, threads, device and total memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from gradus.core.model import ModelConfig
+from gradus.objectives import CausalLMConfig
+from gradus.pipeline.prepare import Prepared
+
+MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
+"""Tokens of a micro-batch at most: beyond this a matrix product is no faster."""
+MEMORY_SHARE = 8
+"""The activations of a micro-batch may take this part of the device's memory."""
+BASE_BYTES = 600 << 20
+"""A process with torch and the reading of data, before any weight."""
+EFFICIENCY = {"cpu": 0.35, "cuda": 0.35, "mps": 0.25}
+"""The share of the measured matrix rate that training reaches (benchmarks/pretrain.py measures it)."""
+LOGIT_BYTES = 64 << 20
+
+
+def activation_bytes(model: ModelConfig, precision: str) -> int:
+    """Bytes that one token of a micro-batch keeps from forward to backward.
+
+    Per layer: inputs of the four products and both norms, the residual sums and the dropout masks, and a row of
+    attention weights a head; attention's are counted for a full context.
+    """
+    size = 2 if precision == "bf16" else 4
+    per_layer = 12 * model.width + 3 * model.hidden + 2 * model.heads * model.context
+    return size * (model.layers * per_layer + 4 * model.width)
+
+
+def budget_tokens(model: ModelConfig, precision: str, device: torch.device) -> int:
+    """The token budget of a micro-batch: what fits, at least one full context."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+    else:
+        import os
+
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    fits = total // MEMORY_SHARE // activation_bytes(model, precision)
+    tokens = min(fits, MOST_TOKENS[device.type])
+    return max(model.context, tokens // model.context * model.context)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One stage's needs: steps, tokens it will see, FLOPs, bytes of memory and disk, seconds."""
+
+    steps: int
+    tokens: int
+    parameters: int
+    flops: float
+    memory: int
+    disk: int
+    seconds: float
+
+
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """FLOP/s of a product of 1024-row matrices on this device, the best of several: what training can hope for."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(1024, 1024, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(12):
+        began = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * 1024**3 / best
+
+
+def estimate(prepared: Prepared, precision: str, device: torch.device, rate: float) -> Estimate:
+    """What training `prepared` takes at a matrix rate of `rate` FLOP/s; a length in minutes is taken at its word."""
+    model = prepared.model
+    heads = sum(head.numel() for one in prepared.objectives if (module := one.make_head()) for head in module.parameters())
+    parameters = model.parameters() + heads
+    scored = any(isinstance(objective, CausalLMConfig) for objective in prepared.node.stage.objectives)
+    per_token = model.flops_per_token(min(model.context, prepared.tokens_per_row), 1.0 if scored else 0.0)
+    speed = rate * EFFICIENCY[device.type]
+    length = prepared.node.stage.length
+    if length.unit == "minutes":
+        seconds = length.amount * 60
+        tokens = int(seconds * speed / per_token)
+        steps = max(1, round(tokens / (prepared.tokens_per_row * prepared.batch)))
+    else:
+        rows = prepared.total_rows()
+        tokens, steps = round(rows * prepared.tokens_per_row), -(-rows // prepared.batch)
+        seconds = tokens * per_token / speed
+    evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
+    times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
+    seconds += evaluated * times * per_token / 3 / speed
+    copies = 2 * parameters if precision == "bf16" else 0
+    step_tokens = min(budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch))
+    rows_held = 0 if prepared.splits["train"].store else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
+    memory = BASE_BYTES + 16 * parameters + copies + step_tokens * activation_bytes(model, precision) + rows_held
+    memory += LOGIT_BYTES + 4 * (model.vocab_size or 0) * model.width
+    disk = 12 * parameters * (prepared.node.stage.save.keep + 1) + 8 * parameters
+    disk += sum(part.store.total * 2 for part in prepared.splits.values() if part.store)
+    return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), int(disk), seconds)

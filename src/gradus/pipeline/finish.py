@@ -1,0 +1,223 @@
+"""What a trained stage leaves behind: results, predictions, floors, samples, a model folder and, last, stage.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from gradus.core.storage import new_folder, write_file, write_json
+from gradus.data.rows import RowsData
+from gradus.data.text import TextData
+from gradus.evaluation.evaluator import Scores
+from gradus.evaluation.floors import classification_floors, unigram_floor
+from gradus.evaluation.generate import Sampling, generate
+from gradus.families.folder import write_folder
+from gradus.objectives import CausalLMConfig
+from gradus.pipeline.prepare import Prepared, Split
+from gradus.pipeline.stage import StageRun, heads_of
+from gradus.tokenizers import Template
+from gradus.training.learner import Learner
+
+
+SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
+
+
+def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
+    """Scores dev and test once with the weights that leave, writes everything, and returns stage.json's content."""
+    prepared = run.prepared
+    results: dict[str, dict[str, float]] = {}
+    for split in ("dev", "test"):
+        if split in prepared.splits:
+            results[split], scores = run.metrics(learner, split)
+            if prepared.labels is not None and run.world.first:
+                _write_predictions(run, split, scores[prepared.main])
+    run.world.barrier()
+    if not run.world.first:
+        run.world.barrier()
+        return {}
+    model = run.folder / "model"
+    with new_folder(model) as folder:
+        write_model(folder, prepared, learner)
+    record = _record(run, results, _samples(prepared, learner))
+    write_json(run.folder / "stage.json", record)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    run.world.barrier()
+    return record
+
+
+def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
+    """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
+    tokenizer, data = prepared.tokenizer, prepared.node.stage.data
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()}
+    template = _template(data) if isinstance(data, RowsData) else None
+    write_folder(
+        folder,
+        prepared.model,
+        tensors,
+        card(prepared),
+        lambda path: tokenizer.save(path, template, prepared.model.context),
+        labels=list(prepared.labels.names) if prepared.labels else None,
+        pad_id=tokenizer.role("pad") if tokenizer.has("pad") else None,
+    )
+
+
+def card(prepared: Prepared) -> dict[str, Any]:
+    """gradus.json: what Hugging Face's files have no place for."""
+    stage, data = prepared.node.stage, prepared.node.stage.data
+    about: dict[str, Any] = {
+        "format_version": 1,
+        "stage": prepared.node.name,
+        "fingerprint": prepared.node.fingerprint,
+        "model": prepared.model.plain(),
+        "roles": dict(prepared.tokenizer.roles),
+        "objectives": [objective.plain() for objective in stage.objectives],
+        "heads": heads_of(prepared),
+        "labels": list(prepared.labels.names) if prepared.labels else None,
+    }
+    if isinstance(data, TextData):
+        text = data.plain()
+        return about | {key: text[key] for key in ("windows", "encoding", "documents")}
+    return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain()}
+
+
+def _template(data: RowsData) -> Template:
+    """The row's template for one text and for two, as Hugging Face tools will apply it."""
+    between = ["delimiter"] if "delimiter" in data.format.roles else []
+    return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]
+
+
+def _write_predictions(run: StageRun, split: str, scores: Scores) -> None:
+    prepared = run.prepared
+    assert prepared.labels is not None
+    data, names = prepared.node.stage.data, prepared.labels.names
+    assert isinstance(data, RowsData)
+    rows, probabilities = prepared.splits[split].rows, scores.probabilities
+    lines = []
+    for place, row in enumerate(rows):
+        predicted, label = int(scores.values[place].argmax()), int(scores.labels[place])
+        line = {
+            "row": row.index, "file": row.file, "line": row.line,
+            "text": "\n".join(row.fields[field] for field in data.format.fields),
+            "label": names[label], "predicted": names[predicted], "correct": predicted == label,
+            "probabilities": dict(zip(names, probabilities[place].tolist())),
+        }  # fmt: skip
+        lines.append(json.dumps(line, ensure_ascii=False))
+    write_file(run.folder / f"predictions-{split}.jsonl", "\n".join(lines) + "\n")
+
+
+def _floors(prepared: Prepared) -> dict[str, Any]:
+    """What learns nothing of language, on the same splits."""
+    others = {name: split for name, split in prepared.splits.items() if name != "train"}
+    train, data = prepared.splits["train"], prepared.node.stage.data
+    if prepared.labels is not None and isinstance(data, RowsData):
+        known = (_texts(train, data), _label_indices(train))
+        return {name: classification_floors(*known, _texts(split, data), _label_indices(split))
+                for name, split in others.items()}  # fmt: skip
+    if train.store is None:
+        return {}
+    counts = _token_counts(train, prepared.tokenizer.size)
+    return {name: {"unigram": unigram_floor(counts, _token_counts(split, prepared.tokenizer.size), split.counts["bytes"])}
+            for name, split in others.items()}  # fmt: skip
+
+
+def _texts(split: Split, data: RowsData) -> list[str]:
+    return ["\n".join(row.fields[field] for field in data.format.fields) for row in split.rows]
+
+
+def _label_indices(split: Split) -> list[int]:
+    return [int(split.source.example(index).label or 0) for index in range(len(split.source))]
+
+
+def _token_counts(split: Split, size: int) -> np.ndarray:
+    assert split.store is not None
+    counts = np.zeros(size, dtype=np.int64)
+    for start in range(0, split.store.total, 1 << 22):
+        tokens = split.store.read(start, min(start + (1 << 22), split.store.total))
+        counts += np.bincount(tokens, minlength=size)
+    return counts
+
+
+def _samples(prepared: Prepared, learner: Learner) -> list[dict[str, str]]:
+    """What a language model goes on to say; keyed, so the same weights say the same."""
+    if not any(isinstance(objective, CausalLMConfig) for objective in prepared.node.stage.objectives):
+        return []
+    if not isinstance(prepared.node.stage.data, TextData):
+        return []
+    tokenizer = prepared.tokenizer
+    learner.eval()
+    found = []
+    for number, prompt in enumerate(prepared.node.recipe.prompts or _prompts(prepared)):
+        sampling = Sampling(tokens=SAMPLE_TOKENS, temperature=0.8, top_k=40, seed=prepared.node.seed + number)
+        ids = [int(token) for token in tokenizer.encode([prompt])[0]]
+        said = generate(learner.transformer, ids, sampling, tokenizer.role("end"), _banned(prepared))
+        found.append({"prompt": prompt, "text": tokenizer.decode(said)})
+    return found
+
+
+def _banned(prepared: Prepared) -> list[int]:
+    tokenizer = prepared.tokenizer
+    return sorted({tokenizer.role(name) for name in tokenizer.roles if name != "end" and tokenizer.has(name)})
+
+
+def _prompts(prepared: Prepared) -> list[str]:
+    """The first words of a few places in dev (or train), evenly apart."""
+    split = prepared.splits.get("dev", prepared.splits["train"])
+    assert split.store is not None
+    places = [split.store.total * number // SAMPLES for number in range(SAMPLES)]
+    texts = [
+        prepared.tokenizer.decode(split.store.read(at, min(at + 64, split.store.total)).tolist(), True)
+        for at in places
+    ]
+    return [prompt for prompt in (_opening(text) for text in texts) if prompt]
+
+
+def _opening(text: str) -> str:
+    words = text.split()
+    if len(words) > PROMPT_WORDS:
+        return " ".join(words[1 : PROMPT_WORDS + 1])
+    return "".join(words)[1:13]
+
+
+def _record(
+    run: StageRun, results: dict[str, dict[str, float]], samples: Sequence[dict[str, str]]
+) -> dict[str, Any]:
+    prepared, node, trainer = run.prepared, run.node, run.trainer
+    environment = run.environment
+    stage = node.stage
+    return {
+        "status": "done",
+        "id": node.id, "stage": node.name, "fingerprint": node.fingerprint, "seed": node.seed, "kind": node.kind,
+        "config": stage.model_dump(mode="json", by_alias=True),
+        "model": prepared.model.plain(),
+        "parent": node.parent.id if node.parent else (str(node.folder) if node.folder else None),
+        "digests": {"data": run.digests, "tokenizer": prepared.tokenizer.digest},
+        "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__, "python": platform.python_version()},
+        "threads": environment["threads"], "device": environment["device"], "precision": environment["precision"],
+        "world": environment["world"],
+        "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
+        "data": {name: split.counts for name, split in prepared.splits.items()},
+        "labels": list(prepared.labels.names) if prepared.labels else None,
+        "transfer": [moved.plain() for moved in run.moved],
+        "training": {
+            "steps": trainer.clock.step, "rows": trainer.clock.rows, "tokens": trainer.clock.tokens,
+            "seconds": round(trainer.seconds, 3),
+            "tokens_per_second": round(trainer.clock.tokens / max(trainer.seconds, 1e-9), 1),
+            "stopped": run.stopped, "best_step": run.stopping.best_step, "metric": run.stopping.metric,
+        },
+        "results": results,
+        "floors": _floors(prepared),
+        "samples": list(samples),
+        "times": {
+            "started": run.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "prepare": round(run.prepare_seconds, 3), "train": round(trainer.seconds, 3),
+            "evaluate": round(run.seconds["evaluate"], 3),
+        },
+    }  # fmt: skip

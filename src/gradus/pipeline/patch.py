@@ -1,0 +1,65 @@
+"""One mechanism for --set, variants and seeds: a patch yields a patched recipe; the plan is the union of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from gradus.core.errors import UserError
+from gradus.data.rows import RowsData
+from gradus.pipeline.reading import RecipeFile
+from gradus.pipeline.recipe import Recipe
+
+AS_WRITTEN = "as written"
+
+
+@dataclass(frozen=True)
+class Patched:
+    """One of the recipes that a file stands for."""
+
+    variant: str
+    seed: int
+    recipe: Recipe
+    repeated: frozenset[str]
+    """The stages that take this seed; the others take the recipe's own and are shared by all repetitions."""
+
+
+def patched_recipes(file: RecipeFile) -> Iterator[Patched]:
+    """Every variant with every seed, the recipe as written first."""
+    variants = {AS_WRITTEN: file.recipe}
+    for name, patch in file.recipe.variants.items():
+        variants[name] = file.patched(patch, f"variants.{name}")
+    for name, recipe in variants.items():
+        repeated = _repeated(recipe)
+        for number in range(file.recipe.seeds.count):
+            yield Patched(name, recipe.seed + number, recipe, repeated)
+
+
+def _repeated(recipe: Recipe) -> frozenset[str]:
+    """The stages repeated for every seed: the first with rows (or the one named), and all that come from them."""
+    if recipe.seeds.start is not None:
+        starts = {recipe.seeds.start}
+    else:
+        starts = {name for name, stage in recipe.stages.items() if isinstance(stage.data, RowsData)}
+    for name in recipe.order():
+        if recipe.stages[name].parent in starts:
+            starts.add(name)
+    return frozenset(starts)
+
+
+def parse_settings(settings: list[str]) -> dict[str, object]:
+    """`--set path=value` options as a patch; values are YAML. Raises UserError for one without `=`."""
+    patch: dict[str, object] = {}
+    for setting in settings:
+        path, sign, value = setting.partition("=")
+        if not sign or not path:
+            raise UserError(
+                "a setting is PATH=VALUE",
+                field="--set",
+                text=setting,
+                hint="stages.finetune.optimizer.lr=1e-4",
+            )
+        patch[path.strip()] = yaml.safe_load(value)
+    return patch

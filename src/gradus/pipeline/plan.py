@@ -1,0 +1,144 @@
+"""The graph of stages that a recipe stands for: the union of its patched recipes, each stage once by fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gradus.core.errors import UserError
+from gradus.core.storage import MANIFEST, digest_file, digest_json, read_json
+from gradus.pipeline.material import Material
+from gradus.pipeline.patch import Patched, patched_recipes
+from gradus.pipeline.reading import RecipeFile
+from gradus.pipeline.recipe import FromFolder, Recipe, Stage
+
+CODE_FORMAT = 1
+"""Raised when the same stage would give other bits than before: finished stages are then run again."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage to run: what it is, what it starts from, and the fingerprint of everything that decides its bits."""
+
+    name: str
+    stage: Stage
+    seed: int
+    parent: Node | None
+    recipe: Recipe
+    fingerprint: str
+    folder: Path | None = None
+    """The model folder it starts from, where it is not a stage."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.fingerprint[:8]}"
+
+    @cached_property
+    def kind(self) -> str:
+        return self.stage.data.kind
+
+
+@dataclass
+class Plan:
+    """Nodes in an order in which they can run, and which node each (variant, seed) takes for each stage."""
+
+    file: RecipeFile
+    nodes: dict[str, Node] = field(default_factory=dict)
+    outcomes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        return digest_json(self.file.values)
+
+    def plain(self) -> dict[str, Any]:
+        """plan.json: all that the report needs to find its way."""
+        nodes = [
+            {"id": node.id, "stage": node.name, "fingerprint": node.fingerprint, "seed": node.seed,
+             "kind": node.kind, "parent": node.parent.id if node.parent else None}
+            for node in self.nodes.values()
+        ]  # fmt: skip
+        return {
+            "recipe": self.file.name,
+            "recipe_digest": self.digest,
+            "nodes": nodes,
+            "outcomes": self.outcomes,
+        }
+
+    def until(self, stage: str | None) -> Iterator[Node]:
+        """The nodes to run, in order: all, or `stage` and what it needs. Raises UserError for an unknown stage."""
+        if stage is None:
+            yield from self.nodes.values()
+            return
+        if stage not in self.file.recipe.stages:
+            raise UserError(
+                "there is no such stage", field="--until", text=stage, hint=", ".join(self.file.recipe.stages)
+            )
+        needed: set[str] = set()
+        for node in self.nodes.values():
+            ancestor: Node | None = node if node.name == stage else None
+            while ancestor is not None:
+                needed.add(ancestor.id)
+                ancestor = ancestor.parent
+        yield from (node for node in self.nodes.values() if node.id in needed)
+
+
+def make_plan(file: RecipeFile, material: Material) -> Plan:
+    """Resolves every variant and seed into nodes; reads data only to take its digests."""
+    plan = Plan(file)
+    for patched in patched_recipes(file):
+        stages: dict[str, Node] = {}
+        for name in patched.recipe.order():
+            node = _node(name, patched, stages, material)
+            stages[name] = plan.nodes.setdefault(node.id, node)
+        plan.outcomes.append(
+            {
+                "variant": patched.variant,
+                "seed": patched.seed,
+                "stages": {name: node.id for name, node in stages.items()},
+                "results": patched.recipe.leaves(),
+            }
+        )
+    return plan
+
+
+def _node(name: str, patched: Patched, done: dict[str, Node], material: Material) -> Node:
+    recipe, stage = patched.recipe, patched.recipe.stages[name]
+    seed = patched.seed if name in patched.repeated else recipe.seed
+    parent = done[stage.parent] if stage.parent else None
+    folder = _folder(stage, material, name) if isinstance(stage.start, FromFolder) else None
+    if parent is not None:
+        origin: Any = parent.fingerprint
+    elif folder is not None:
+        origin = folder_digest(folder)
+    else:
+        origin = [recipe.model.plain(), material.tokenizer_key(recipe)]
+    config = stage.plain()
+    for key in ("save", "start"):  # when state is saved changes nothing; where it starts is in `origin`
+        config.pop(key)
+    made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
+               "data": material.digests(stage.data), "prompts": recipe.prompts}  # fmt: skip
+    return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder)
+
+
+def _folder(stage: Stage, material: Material, name: str) -> Path:
+    assert isinstance(stage.start, FromFolder)
+    folder = material.root / Path(stage.start.folder).expanduser()
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            "this is no model folder",
+            field=f"stages.{name}.from.folder",
+            text=str(folder),
+            hint="it has no config.json",
+        )
+    return folder
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest of a model folder: its manifest where there is one, else its files."""
+    if (folder / MANIFEST).is_file():
+        return digest_json(read_json(folder / MANIFEST))
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    return digest_json({path.name: digest_file(path) for path in files})

@@ -1,0 +1,242 @@
+"""A node made ready: tokenizer, model config, labels, examples and lengths, before a single weight is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gradus.core.duration import Quantity
+from gradus.core.errors import UserError, nearest
+from gradus.core.model import ModelConfig
+from gradus.data.formats import RowEncoder
+from gradus.data.labels import Labels
+from gradus.data.readers import Row
+from gradus.data.rows import RowsData
+from gradus.data.shards import TokenStore
+from gradus.data.sources import Rows, Source, Windows
+from gradus.data.text import TextData
+from gradus.evaluation.metrics import LARGER_IS_BETTER, larger_is_better
+from gradus.families.folder import ModelFolder, read_folder
+from gradus.objectives import ClassificationConfig, Objective, Task
+from gradus.pipeline.material import Material
+from gradus.pipeline.plan import Node
+from gradus.tokenizers import Tokenizer
+
+@dataclass
+class Split:
+    """One split of a stage's data."""
+
+    source: Source
+    rows: Sequence[Row] = ()
+    store: TokenStore | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+    """What was read, cut and skipped, for check and report."""
+
+
+@dataclass
+class Prepared:
+    """All that a stage needs to know before it trains."""
+
+    node: Node
+    tokenizer: Tokenizer
+    model: ModelConfig
+    labels: Labels | None
+    splits: dict[str, Split]
+
+    @property
+    def train(self) -> Source:
+        return self.splits["train"].source
+
+    @cached_property
+    def objectives(self) -> list[Objective]:
+        names = self.labels.names if self.labels else ()
+        task = Task(self.model, self.node.name, names, self._class_weights())
+        return [config.build(task) for config in self.node.stage.objectives]
+
+    def _class_weights(self) -> tuple[float, ...] | None:
+        """`weights: balanced`: rows / (classes x rows of the class), so that every class weighs the same in sum."""
+        data = self.node.stage.data
+        if not isinstance(data, RowsData) or data.weights is None or self.labels is None:
+            return None
+        counts = self.splits["train"].counts["labels"]
+        rows = sum(counts.values())
+        return tuple(
+            rows / (len(counts) * counts[name]) if counts[name] else 0.0 for name in self.labels.names
+        )
+
+    @property
+    def main(self) -> int:
+        """The place of the objective that the stage is judged by: the classes where there are any."""
+        return next((at for at, one in enumerate(self.objectives) if one.measure == "classes"), 0)
+
+    @cached_property
+    def batch(self) -> int:
+        """Rows or windows a step."""
+        batch = self.node.stage.batch
+        if batch.unit == "tokens":
+            return max(1, round(batch.amount / self.model.context))
+        return int(batch.amount)
+
+    @cached_property
+    def tokens_per_row(self) -> float:
+        return self.train.tokens / len(self.train)
+
+    def total_rows(self, measured: int | None = None) -> int:
+        """Rows (windows) of the whole stage; `measured` steps stand for a length in minutes."""
+        length = self.node.stage.length
+        if length.unit == "minutes":
+            assert measured is not None, "a length in minutes is measured before it is used"
+            return measured * self.batch
+        by_unit = {
+            "epochs": length.amount * len(self.train),
+            "steps": length.amount * self.batch,
+            "tokens": length.amount / self.tokens_per_row,
+        }
+        return max(1, round(by_unit[length.unit]))
+
+    def steps_of(self, interval: Quantity, steps: int) -> set[int]:
+        """The steps, counted from 1, at which `interval` comes round; the last step among them."""
+        if interval.amount <= 0:
+            raise UserError(
+                "the interval must be more than nothing", field=f"stages.{self.node.name}", text=str(interval)
+            )
+        per = {
+            "epochs": len(self.train) / self.batch,
+            "steps": 1.0,
+            "%": steps / 100,
+        }[interval.unit]  # fmt: skip
+        times = int(steps / (interval.amount * per)) + 1
+        due = {max(1, int(np.ceil(count * interval.amount * per - 1e-9))) for count in range(1, times + 1)}
+        return {step for step in due if step <= steps} | {steps}
+
+    @property
+    def evaluation_interval(self) -> Quantity:
+        every = self.node.stage.evaluate.every
+        return every or (Quantity(1, "epochs") if self.node.kind == "rows" else Quantity(10, "%"))
+
+
+def prepare(node: Node, material: Material) -> Prepared:
+    """Reads, tokenises and checks everything that `node` needs. Raises UserError for the first thing that is wrong."""
+    start = starting_point(node, material)
+    data = node.stage.data
+    roles = _roles(node)
+    tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
+    model = _model(node, start.model, tokenizer)
+    labels = None
+    if isinstance(data, TextData):
+        splits = {name: _text_split(source, data, tokenizer, model, material)
+                  for name, source in material.texts(data).items()}  # fmt: skip
+    else:
+        labels = _labels(node, data, material)
+        splits = {
+            name: _row_split(name, data, tokenizer, model, labels, material) for name in material.rows(data)
+        }
+    prepared = Prepared(node, tokenizer, model, labels, splits)
+    _check_metric(prepared)
+    return prepared
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a stage starts from: a tokenizer and a model's shape; `folder` is None at scratch."""
+
+    tokenizer: Tokenizer
+    model: ModelConfig
+
+
+def starting_point(node: Node, material: Material) -> Start:
+    """The tokenizer and model config a node begins with, worked out without the parent having run."""
+    if node.parent is not None:
+        parent = starting_point(node.parent, material)
+        roles = [role for role in _roles(node.parent) if not parent.tokenizer.has(role)]
+        tokenizer = parent.tokenizer.with_roles(roles)
+        return Start(tokenizer, _model(node.parent, parent.model, tokenizer))
+    if node.folder is not None:
+        folder: ModelFolder = read_folder(node.folder)
+        return Start(Tokenizer.load(node.folder), folder.config)
+    return Start(material.tokenizer(node.recipe), node.recipe.model)
+
+
+def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    size = max(start.vocab_size or 0, tokenizer.size)
+    if node.parent is None and node.folder is None and start.vocab_size and start.vocab_size < tokenizer.size:
+        raise UserError(
+            "the model's vocabulary is smaller than the tokenizer's",
+            field="model.vocab_size",
+            text=start.vocab_size,
+            hint=f"leave it out, or at least {tokenizer.size}",
+        )
+    return start.model_copy(update={**node.stage.model.changes(), "vocab_size": size})
+
+
+def _roles(node: Node) -> tuple[str, ...]:
+    data = node.stage.data
+    return ("end",) if isinstance(data, TextData) else data.format.roles
+
+
+def _text_split(
+    source: Any, data: TextData, tokenizer: Tokenizer, model: ModelConfig, material: Material
+) -> Split:
+    store = material.store(source, tokenizer)
+    windows = Windows(store, model.context, data.windows)
+    counts = {"rows": len(windows), "documents": len(store.documents) - 1, "tokens": store.total, "bytes": store.bytes,
+              "truncated_rows": 0, "truncated_tokens": 0, "skipped_rows": 0}  # fmt: skip
+    return Split(windows, store=store, counts=counts)
+
+
+def _labels(node: Node, data: RowsData, material: Material) -> Labels | None:
+    classes = any(isinstance(objective, ClassificationConfig) for objective in node.stage.objectives)
+    if not classes:
+        return None
+    if data.format.label is None:
+        raise UserError("classification needs to know the column with the label",
+                        field=f"stages.{node.name}.data.format.label", hint="add `label: COLUMN`")  # fmt: skip
+    return Labels.of(material.rows(data)["train"].rows, data.format.label, data.labels)
+
+
+def _row_split(
+    name: str,
+    data: RowsData,
+    tokenizer: Tokenizer,
+    model: ModelConfig,
+    labels: Labels | None,
+    material: Material,
+) -> Split:
+    source = material.rows(data)[name]
+    encoder = RowEncoder(data.format, tokenizer, model.context, labels, data.long)
+    examples = encoder.encode(source.rows)
+    cut = [example.truncated for example in examples if example.truncated]
+    counts: dict[str, Any] = {
+        "rows": len(examples), "tokens": sum(example.tokens for example in examples), "bytes": None,
+        "truncated_rows": len(cut), "truncated_tokens": sum(cut), "skipped_rows": len(source.skipped),
+    }  # fmt: skip
+    if labels is not None:
+        found = np.bincount([int(example.label or 0) for example in examples], minlength=len(labels.names))
+        counts["labels"] = dict(zip(labels.names, found.tolist()))
+    return Split(
+        Rows(examples, [f"{row.file}:{row.line}" for row in source.rows]), rows=source.rows, counts=counts
+    )
+
+
+def _check_metric(prepared: Prepared) -> None:
+    stop = prepared.node.stage.stop
+    if stop is None or stop.metric is None:
+        return
+    larger_is_better(stop.metric)
+    tokens = {"loss", "perplexity", "bits_per_byte"}
+    legal = (
+        tokens
+        if prepared.objectives[prepared.main].measure == "tokens"
+        else set(LARGER_IS_BETTER) - (tokens - {"loss"})
+    )
+    if stop.metric not in legal:
+        raise UserError(
+            "this stage reports no such metric",
+            field=f"stages.{prepared.node.name}.stop.metric",
+            text=stop.metric,
+            hint=nearest(stop.metric, sorted(legal)),
+        )

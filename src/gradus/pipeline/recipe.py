@@ -1,0 +1,229 @@
+"""What a user may write: the recipe and its stages. Every default is the paper's or the field's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from gradus.core.config import Config
+from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval
+from gradus.core.model import ModelConfig
+from gradus.data.rows import RowsData
+from gradus.data.text import TextData
+from gradus.distributed.precision import Precision
+from gradus.families import preset
+from gradus.objectives import ClassificationConfig, ObjectiveConfig
+from gradus.optim.optimizers import AdamW, OptimizerConfig
+from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
+from gradus.tokenizers import BytePairTokenizer, TokenizerConfig
+
+STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+SCRATCH = "scratch"
+METRIC_OF = {"tokens": "bits_per_byte", "classes": "accuracy"}
+
+
+def _expand(model: object) -> object:
+    """A preset's fields with what the recipe changes."""
+    if isinstance(model, dict) and "preset" in model:
+        changed = {key: value for key, value in model.items() if key != "preset"}
+        return {**preset(str(model["preset"])), **changed}
+    return model
+
+
+Model = Annotated[ModelConfig, BeforeValidator(_expand)]
+
+
+class FromFolder(Config):
+    """A model folder to start from, written by Gradus or by Hugging Face tools."""
+
+    folder: str
+
+
+class StageModel(Config):
+    """What a stage may change of the model it starts from."""
+
+    dropout: float | None = Field(None, ge=0, lt=1)
+    attention_dropout: float | None = Field(None, ge=0, lt=1)
+    embedding_dropout: float | None = Field(None, ge=0, lt=1)
+
+    def changes(self) -> dict[str, float]:
+        return {name: value for name, value in self if value is not None}
+
+
+class Evaluate(Config):
+    """When dev is scored. The last step always is."""
+
+    every: Interval | None = None
+    """Text: a tenth of the stage, rows: an epoch, unless given."""
+
+
+class Stop(Config):
+    """Early stopping: after `patience` evaluations without a better value."""
+
+    metric: str | None = None
+    """A metric of dev: accuracy, macro_f1, matthews, loss, bits_per_byte ...; the task's own unless given."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations without a better value; without it the stage runs to its end and the best weights are kept."""
+
+
+class Save(Config):
+    """When the exact state is written, and how many of those folders stay until the stage is done."""
+
+    every: SaveInterval = Quantity(2, "minutes")
+    keep: int = Field(2, ge=1)
+
+
+class Stage(Config):
+    """Teaches one transformer some data under a weighted sum of objectives."""
+
+    start: str | FromFolder = Field(SCRATCH, alias="from")
+    """`scratch`, the name of an earlier stage, or `{folder: DIR}`."""
+    data: Annotated[TextData | RowsData, Field(discriminator="kind")]
+    objectives: list[ObjectiveConfig] = Field(min_length=1)
+    model: StageModel = StageModel()
+    optimizer: OptimizerConfig = None  # type: ignore[assignment]
+    """AdamW unless given: text 2.5e-4, rows 6.25e-5 (GPT-1, section 4.1)."""
+    schedule: ScheduleConfig = None  # type: ignore[assignment]
+    """Text: cosine to 0; rows: linear to 0 with 0.2 % of warm-up, unless given."""
+    batch: BatchSize = None  # type: ignore[assignment]
+    """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
+    length: Duration
+    clip: float | None = Field(1.0, gt=0)
+    """The largest norm of the gradient (OpenAI's release: 1)."""
+    precision: Precision = "auto"
+    evaluate: Evaluate = Evaluate()
+    weights: Literal["last", "best"] = None  # type: ignore[assignment]
+    """Which weights leave the stage; best where `stop` is given, else last."""
+    stop: Stop | None = None
+    save: Save = Save()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        data = fields.get("data")
+        rows = isinstance(data, dict) and data.get("kind") == "rows"
+        defaults = {
+            "optimizer": AdamW(lr=6.25e-5) if rows else AdamW(),
+            "schedule": FINE_TUNING if rows else Cosine(),
+            "batch": Quantity(32, "rows") if rows else Quantity(64, "windows"),
+            "weights": "best" if fields.get("stop") else "last",
+        }
+        return {
+            **defaults,
+            **{key: value for key, value in fields.items() if value is not None or key not in defaults},
+        }
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        rows = isinstance(self.data, RowsData)
+        if not rows and any(isinstance(objective, ClassificationConfig) for objective in self.objectives):
+            raise ValueError("the objective classification needs data of kind rows, with labels")
+        kinds = [objective.kind for objective in self.objectives]
+        if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+            raise ValueError(f"the objective {twice} stands there twice")
+        legal = ("rows",) if rows else ("windows", "tokens")
+        if self.batch.unit not in legal:
+            raise ValueError(f"batch counts {' or '.join(legal)} here, not {self.batch.unit}")
+        if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
+            raise ValueError(f"batch must be a whole number of at least 1, not {self.batch}")
+        if self.length.amount <= 0:
+            raise ValueError(f"length must be more than nothing, not {self.length}")
+        if (self.stop or self.weights == "best") and self.data.dev is None:
+            raise ValueError("choosing weights by a metric needs data.dev")
+        return self
+
+    @property
+    def parent(self) -> str | None:
+        """The name of the stage it starts from."""
+        return self.start if isinstance(self.start, str) and self.start != SCRATCH else None
+
+    @property
+    def metric(self) -> str:
+        """What dev is judged by."""
+        if self.stop and self.stop.metric:
+            return self.stop.metric
+        classes = any(isinstance(objective, ClassificationConfig) for objective in self.objectives)
+        return METRIC_OF["classes" if classes else "tokens"]
+
+
+class Seeds(Config):
+    """How many times the journey is repeated, and from which stage on."""
+
+    count: int = Field(1, ge=1)
+    start: str | None = Field(None, alias="from")
+    """The first stage with rows unless given."""
+
+
+class Recipe(Config):
+    """One file that declares the whole journey."""
+
+    seed: int = 1
+    tokenizer: TokenizerConfig = BytePairTokenizer()
+    model: Model = ModelConfig()
+    stages: dict[str, Stage] = Field(min_length=1)
+    seeds: Seeds = Seeds()
+    variants: dict[str, dict[str, Any]] = {}
+    """Name -> patch: full path -> value."""
+    prompts: list[str] = []
+    """What a language model is asked to continue for the report; the start of dev unless given."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, seeds: object) -> object:
+        return {"count": seeds} if isinstance(seeds, int) else seeds
+
+    @field_validator("stages")
+    @classmethod
+    def _names(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
+        for name in stages:
+            if not STAGE_NAME.fullmatch(name) or name == SCRATCH:
+                raise ValueError(
+                    f"{name!r} is no stage name: small letters, digits and _ are, `scratch` is reserved"
+                )
+        return stages
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Reads a YAML file. Raises UserError with file, line and key for anything that is wrong in it."""
+        from gradus.pipeline.reading import read_recipe
+
+        return read_recipe(Path(path)).recipe
+
+    def order(self) -> list[str]:
+        """Stage names, each after the one it starts from. Raises ValueError for a missing parent or a circle."""
+        done: list[str] = []
+        waiting = list(self.stages)
+        while waiting:
+            ready = [name for name in waiting if self.stages[name].parent in (None, *done)]
+            if not ready:
+                raise ValueError(f"{waiting[0]!r} can never start: `from` leads in a circle")
+            done += ready
+            waiting = [name for name in waiting if name not in done]
+        return done
+
+    def leaves(self) -> list[str]:
+        """The stages from which no other starts: the results."""
+        parents = {stage.parent for stage in self.stages.values()}
+        return [name for name in self.order() if name not in parents]
+
+    @model_validator(mode="after")
+    def _graph(self) -> Self:
+        for name, stage in self.stages.items():
+            if stage.parent == name:
+                raise ValueError(f"stages.{name}.from: a stage cannot start from itself")
+            if stage.parent is not None and stage.parent not in self.stages:
+                legal = [SCRATCH, *(other for other in self.stages if other != name)]
+                raise ValueError(
+                    f"stages.{name}.from: there is no stage {stage.parent!r}; there is {', '.join(legal)}"
+                )
+        self.order()
+        if self.seeds.start is not None and self.seeds.start not in self.stages:
+            raise ValueError(
+                f"seeds.from: there is no stage {self.seeds.start!r}; there is {', '.join(self.stages)}"
+            )
+        return self

@@ -1,0 +1,125 @@
+"""Running a plan: stages already done are not done again, half done ones go on, each hands its weights to the next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradus.core.errors import UserError
+from gradus.core.storage import lock, read_json, write_file, write_json
+from gradus.distributed.world import World, close_world, open_world
+from gradus.pipeline.environment import Signals
+from gradus.pipeline.finish import finish
+from gradus.pipeline.material import Material
+from gradus.pipeline.plan import Node, Plan, make_plan
+from gradus.pipeline.prepare import prepare
+from gradus.pipeline.progress import Told
+from gradus.pipeline.reading import RecipeFile, read_recipe
+from gradus.pipeline.stage import Context, StageRun
+
+
+def run(
+    recipe: str | Path,
+    *,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    until: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    fresh: bool = False,
+    inexact: bool = False,
+) -> Path:
+    """Runs what a recipe declares and is not done yet; returns the run folder.
+
+    `settings` is a patch (full path -> value), `until` the last stage wanted, `fresh` starts every stage again,
+    `inexact` lets a checkpoint written under other conditions go on. Raises UserError for the user's mistakes and
+    Interrupted where a signal stopped it with its state saved.
+    """
+    file = read_recipe(Path(recipe), settings)
+    world = open_world(device)
+    told = Told(silent=not world.first)
+    signals = Signals()
+    folder = Path(runs) / file.name
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(signals.watching())
+            if world.first:
+                busy = "another run of this recipe is under way"
+                stack.enter_context(lock(folder / ".lock", wait=False, busy=busy))
+            material = Material(data_root(file, data_dir), Path(runs) / "cache", told)
+            plan = make_plan(file, material)
+            if world.first:
+                write_file(folder / "recipe.yaml", file.text)
+                write_json(folder / "plan.json", plan.plain())
+            context = Context(world, folder / "stages", told, signals, inexact)
+            _run_nodes(plan, until, material, context, fresh)
+    finally:
+        close_world()
+    return folder
+
+
+def data_root(file: RecipeFile, data_dir: str | Path | None) -> Path:
+    """--data-dir, else GRADUS_DATA, else the recipe's folder. Raises UserError where that is no folder."""
+    chosen = data_dir or os.environ.get("GRADUS_DATA")
+    root = Path(chosen).expanduser() if chosen else (file.path.parent if file.path else Path())
+    if not root.is_dir():
+        where = "--data-dir" if data_dir else "GRADUS_DATA"
+        raise UserError("there is no such data folder", field=where, text=str(root))
+    return root
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage's folder holds a finished stage."""
+    try:
+        return read_json(folder / "stage.json")["status"] == "done"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _run_nodes(plan: Plan, until: str | None, material: Material, context: Context, fresh: bool) -> None:
+    nodes = list(plan.until(until))
+    if fresh and context.world.first:
+        for node in nodes:
+            shutil.rmtree(context.folder(node.id), ignore_errors=True)
+    context.world.barrier()
+    for number, node in enumerate(nodes, 1):
+        label = f"[{number}/{len(nodes)}] {node.id}"
+        if _agreed(context.world, is_done(context.folder(node.id))):
+            context.told.say(f"{label}: already done")
+            continue
+        context.told.say(f"{label}: {_story(node)}")
+        record = run_node(node, material, context)
+        if record:
+            context.told.say(f"{label}: done in {record['times']['train']:.0f} s of training")
+
+
+def run_node(node: Node, material: Material, context: Context) -> dict[str, Any]:
+    """Prepares, trains and finishes one stage."""
+    began = time.perf_counter()
+    prepared = prepare(node, material)
+    stage_run = StageRun(prepared, context)
+    stage_run.prepare_seconds = time.perf_counter() - began
+    stage_run.digests = material.digests(node.stage.data)
+    learner = stage_run.train()
+    record = finish(stage_run, learner)
+    if context.world.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return record
+
+
+def _agreed(world: World, done: bool) -> bool:
+    """What the first rank found, on all ranks."""
+    return bool(world.gather(done)[0])
+
+
+def _story(node: Node) -> str:
+    start = node.parent.id if node.parent else (node.folder or "scratch")
+    objectives = " + ".join(f"{one.weight:g} {one.kind}" for one in node.stage.objectives)
+    return f"from {start}, {objectives}, {node.stage.length}, seed {node.seed}"

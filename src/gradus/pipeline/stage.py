@@ -1,0 +1,290 @@
+"""One stage, from starting weights to a model folder; killed at any instant, it goes on to the same bits.
+
+stage.json is written last: a stage is done if and only if it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from gradus.core.duration import Clock
+from gradus.core.storage import new_folder, read_json, sweep, write_json
+from gradus.data.feed import Feed
+from gradus.distributed.precision import DTYPES, resolve
+from gradus.distributed.world import World
+from gradus.evaluation.evaluator import Scores, score, summarise
+from gradus.evaluation.metrics import larger_is_better
+from gradus.families.folder import read_folder
+from gradus.nn.transformer import Transformer
+from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
+from gradus.pipeline.estimate import budget_tokens
+from gradus.pipeline.prepare import Prepared
+from gradus.pipeline.progress import Told
+from gradus.training import checkpoint
+from gradus.training.learner import Learner
+from gradus.training.stopping import Stopping
+from gradus.training.trainer import Due, Report, Trainer
+from gradus.training.transfer import Moved, transfer
+
+REPORTS = 200
+"""Reports of a stage, about; never fewer than one in MOST_STEPS steps."""
+MOST_STEPS = 50
+TIMED_STEPS = 12
+"""Steps run, and thrown away, to turn a length in minutes into steps."""
+
+
+@dataclass
+class Context:
+    """Where a run happens: the processes, the folder of its stages, who listens, and what was asked."""
+
+    world: World
+    stages: Path
+    told: Told
+    signals: Signals
+    inexact: bool = False
+
+    def folder(self, node_id: str) -> Path:
+        return self.stages / node_id
+
+
+class StageRun:
+    """The training of one prepared stage."""
+
+    def __init__(self, prepared: Prepared, context: Context):
+        self.prepared, self.context = prepared, context
+        self.node, self.world = prepared.node, context.world
+        self.folder = context.folder(prepared.node.id)
+        self.checkpoints = self.folder / "checkpoints"
+        self.precision = resolve(self.node.stage.precision, self.world.device)
+        self.budget = budget_tokens(prepared.model, self.precision, self.world.device)
+        self.environment = environment(self.world, self.precision) | {"budget": self.budget}
+        self.moved: list[Moved] = []
+        metric = self.node.stage.metric
+        stop = self.node.stage.stop
+        self.stopping = Stopping(metric, larger_is_better(metric), stop.patience if stop else None)
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.seconds = {"evaluate": 0.0}
+        self.prepare_seconds = 0.0
+        self.digests: dict[str, str] = {}
+        self.stopped = "length"
+
+    def train(self) -> Learner:
+        """Trains, or resumes and trains, and returns the learner with the weights that leave the stage."""
+        if self.world.first:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            sweep(self.checkpoints)
+        self.world.barrier()
+        trainer = self._trainer(self._steps_of_minutes())
+        self.trainer = trainer
+        self._resume(trainer)
+        self.context.told.begin(self.node.id, trainer.feed.steps, trainer.clock.step)
+        self.context.signals.trainer = trainer
+        try:
+            if self.stopped == "length":
+                self._loop(trainer)
+        finally:
+            self.context.signals.trainer = None
+            self.context.told.end()
+        if self.node.stage.weights == "best" and self.stopping.best_step not in (None, trainer.clock.step):
+            checkpoint.load_weights(
+                trainer.learner, load_file(self.checkpoints / "best" / "model.safetensors")
+            )
+        return trainer.learner
+
+    def _loop(self, trainer: Trainer) -> None:
+        timetable = self._timetable(trainer)
+        saved = time.monotonic()
+        for report in trainer.steps(timetable):
+            if report.losses:
+                self._note(_train_line(report, trainer.feed.source))
+                left = trainer.seconds / report.clock.step * (trainer.feed.steps - report.clock.step)
+                self.context.told.report(report, left)
+            if "evaluate" in report.due:
+                self._evaluate(trainer)
+            every = self.node.stage.save.every
+            spent = time.monotonic() - saved
+            by_clock = every.unit != "steps" and spent >= every.amount * (
+                60 if every.unit == "minutes" else 1
+            )
+            if by_clock or report.due & {"save", "stop", "end"}:
+                self._save(trainer)
+                saved = time.monotonic()
+            if "stop" in report.due and "end" not in report.due:
+                raise Interrupted
+            if self.stopping.exhausted:
+                self.stopped = "patience"
+                self._save(trainer)
+                return
+
+    def _trainer(self, measured: int | None) -> Trainer:
+        learner = self._learner()
+        prepared, stage = self.prepared, self.node.stage
+        feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
+                    self.world.rank, self.world.size)  # fmt: skip
+        optimizer = stage.optimizer.build(learner.named_parameters())
+        warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
+        return Trainer(learner, feed, optimizer, stage.schedule, self.world,
+                       warmup=warmup, budget=self.budget, clip=stage.clip)  # fmt: skip
+
+    def _learner(self) -> Learner:
+        prepared = self.prepared
+        transformer = Transformer(prepared.model, DTYPES[self.precision], device=self.world.device)
+        learner = Learner(transformer, prepared.objectives).initialise(self.node.seed)
+        source = self.node.folder
+        if self.node.parent is not None:
+            source = self.context.folder(self.node.parent.id) / "model"
+        if source is not None:
+            start = read_folder(source)
+            self.moved = transfer(learner, start.tensors, self._fitting_heads(start.card), str(source))
+        else:
+            self.moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
+                          for name, tensor in learner.state_dict().items()]  # fmt: skip
+        return learner.to(self.world.device)
+
+    def _fitting_heads(self, card: dict[str, Any] | None) -> dict[str, str]:
+        """Our head -> theirs, where objective and labels are equal."""
+        theirs = (card or {}).get("heads", {})
+        return {
+            name: other
+            for name, kind in heads_of(self.prepared).items()
+            for other, other_kind in theirs.items()
+            if kind == other_kind
+        }
+
+    def _steps_of_minutes(self) -> int | None:
+        """A length in minutes as steps: measured once, on weights that are thrown away, and recorded."""
+        length = self.node.stage.length
+        if length.unit != "minutes":
+            return None
+        record = self.folder / "length.json"
+        if not record.exists():
+            trial = self._trainer(TIMED_STEPS)
+            marks = [time.perf_counter()]
+            for _ in trial.steps(lambda clock: frozenset({"report"})):
+                marks.append(time.perf_counter())
+            usual = sorted(b - a for a, b in zip(marks, marks[1:]))[len(marks) // 2 - 1]
+            steps = max(1, round(length.amount * 60 / usual))
+            if self.world.first:
+                write_json(record, {"steps": steps, "seconds_per_step": usual})
+        self.world.barrier()
+        return int(read_json(record)["steps"])
+
+    def _timetable(self, trainer: Trainer) -> Callable[[Clock], Due]:
+        steps, stage = trainer.feed.steps, self.node.stage
+        report_every = max(1, min(steps // REPORTS, MOST_STEPS))
+        evaluations = set()
+        if "dev" in self.prepared.splits:
+            evaluations = self.prepared.steps_of(self.prepared.evaluation_interval, steps)
+        save_every = int(stage.save.every.amount) if stage.save.every.unit == "steps" else 0
+
+        def due(clock: Clock) -> Due:
+            found = set()
+            if clock.step % report_every == 0:
+                found.add("report")
+            if clock.step in evaluations:
+                found |= {"report", "evaluate"}
+            if save_every and clock.step % save_every == 0:
+                found.add("save")
+            return frozenset(found)
+
+        return due
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        metrics = self.metrics(trainer.learner, "dev")[0]
+        line = {"kind": "evaluate", "step": trainer.clock.step, "split": "dev", "metrics": metrics,
+                "epoch": trainer.clock.epoch(len(trainer.feed.source))}  # fmt: skip
+        self._note(line)
+        self.context.told.evaluated(trainer.clock.step, "dev", metrics)
+        improved = self.stopping.update(trainer.clock.step, metrics[self.stopping.metric])
+        if improved and self.node.stage.weights == "best" and self.world.first:
+            with new_folder(self.checkpoints / "best") as temporary:
+                save_file(checkpoint.weights_of(trainer.learner), temporary / "model.safetensors")
+
+    def metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
+        """The metrics of a split, the main objective's by their own names, and the scores of every row."""
+        began = time.perf_counter()
+        prepared = self.prepared
+        part = prepared.splits[split]
+        scores = score(learner, part.source, self.world, self.budget, self.node.seed)
+        names = prepared.labels.names if prepared.labels else ()
+        metrics: dict[str, float] = {}
+        for place, (objective, found) in enumerate(zip(prepared.objectives, scores)):
+            values = summarise(objective, found, names, part.counts["bytes"])
+            prefix = "" if place == prepared.main else f"{objective.name}."
+            metrics |= {prefix + name: value for name, value in values.items()}
+        self.seconds["evaluate"] += time.perf_counter() - began
+        return metrics, scores
+
+    def _note(self, line: dict[str, Any]) -> None:
+        if self.world.first:
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _save(self, trainer: Trainer) -> None:
+        state = trainer.state()  # looks at the losses first: a state that is not finite is never saved
+        if not self.world.first:
+            return
+        log = self.folder / "metrics.jsonl"
+        state |= {
+            "stopping": self.stopping.state(),
+            "stopped": self.stopped,
+            "environment": self.environment,
+            "log_bytes": log.stat().st_size if log.exists() else 0,
+            "moved": [moved.plain() for moved in self.moved],
+            "started": self.started,
+            "evaluate_seconds": self.seconds["evaluate"],
+        }
+        checkpoint.save(self.checkpoints, trainer.clock.step, trainer.learner, trainer.optimizer, state)
+        checkpoint.prune(self.checkpoints, self.node.stage.save.keep)
+
+    def _resume(self, trainer: Trainer) -> None:
+        path = checkpoint.latest(self.checkpoints)
+        if path is None:
+            if self.world.first:
+                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+                shutil.rmtree(self.checkpoints / "best", ignore_errors=True)
+            return
+        state = read_json(path / "state.json")
+        if not self.context.inexact:
+            require_same(state["environment"], self.environment, path)
+        checkpoint.load(path, trainer.learner, trainer.optimizer)
+        trainer.restore(state)
+        self.stopping.restore(state["stopping"])
+        self.stopped, self.started = state["stopped"], state["started"]
+        self.seconds["evaluate"] = state["evaluate_seconds"]
+        self.moved = [Moved(m["tensor"], m["what"], tuple(m["shape"]), m["why"]) for m in state["moved"]]
+        if self.world.first:
+            log = self.folder / "metrics.jsonl"
+            log.touch()
+            with open(log, "r+b") as file:
+                file.truncate(state["log_bytes"])
+        self.context.told.say(
+            f"{self.node.id}: going on from step {trainer.clock.step} of {trainer.feed.steps}"
+        )
+
+
+def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """Head name -> what it is: the objective that trained it and the labels it tells apart."""
+    labels = list(prepared.labels.names) if prepared.labels else []
+    return {
+        objective.head_name: {"objective": objective.name, "labels": labels}
+        for objective in prepared.objectives
+        if objective.head_name
+    }
+
+
+def _train_line(report: Report, source: Any) -> dict[str, Any]:
+    clock = report.clock
+    return {"kind": "train", "step": clock.step, "epoch": clock.epoch(len(source)), "rows": clock.rows,
+            "tokens": clock.tokens, "loss": report.losses, "total": report.total, "lr": report.lr,
+            "grad_norm": report.grad_norm, "tokens_per_second": round(report.tokens_per_second, 1)}  # fmt: skip

@@ -1,0 +1,165 @@
+"""Text to token ids and back: the `tokenizers` library, with roles, and no way for user text to forge one.
+
+Encoding adds no special tokens (formats and windows place them), and the text `<|end|>` inside user text is
+encoded as text. Nothing is truncated or padded. The same text gives the same ids whatever the number of
+threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from gradus.core.errors import UserError, nearest
+from gradus.core.storage import digest_json
+from gradus.tokenizers import cutting
+from gradus.tokenizers.files import Template, read_tokenizer, write_tokenizer
+from gradus.tokenizers.roles import check_role, check_roles, role_text
+
+BATCH = 1 << 21
+"""Characters encoded at once: enough for every thread, little enough that the library's lists stay small."""
+
+
+def _settle_threads() -> None:
+    """Encoding runs on all threads; in a forked child on one, since the threads stayed with the parent.
+
+    Without the variable the library warns at every fork after its first use.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.register_at_fork(after_in_child=lambda: os.environ.__setitem__("TOKENIZERS_PARALLELISM", "false"))
+
+
+_settle_threads()
+
+
+class Tokenizer:
+    """Immutable. `roles` maps a role ("start", "end", "sentinel 0") to the text of its token."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, roles: Mapping[str, str]):
+        """Takes over `inner`. Raises ValueError for what is no role, UserError for a token it has not."""
+        self.roles = check_roles(roles)
+        inner.no_truncation()
+        inner.no_padding()
+        if getattr(inner.model, "dropout", None):
+            inner.model.dropout = None  # BPE dropout draws a different tokenisation every time
+        for role, text in self.roles.items():
+            if inner.token_to_id(text) is None:
+                raise UserError("no such token in the vocabulary", field=f"roles.{role}", text=text)
+        special = {token.content for token in inner.get_added_tokens_decoder().values() if token.special}
+        inner.add_special_tokens([text for text in dict.fromkeys(self.roles.values()) if text not in special])
+        inner.encode_special_tokens = True
+        self.inner = inner
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Reads a tokenizer.json, or the one of a folder. Raises UserError where it is missing or broken."""
+        return cls(*read_tokenizer(Path(path)))
+
+    def save(self, folder: Path, template: Template | None = None, context: int | None = None) -> None:
+        """Writes the files that Gradus and Hugging Face tools load.
+
+        `template` says how special tokens stand around one text and around two, `context` how many tokens the
+        model takes; see `files.write_tokenizer`.
+        """
+        write_tokenizer(self.inner, self.roles, Path(folder), template, context)
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text, int32 [T], on all threads. Raises UserError for half a surrogate pair."""
+        ids: list[np.ndarray] = []
+        for group in _groups(texts, BATCH):
+            try:
+                encodings = self.inner.encode_batch_fast(group, add_special_tokens=False)
+            except TypeError:
+                raise _broken(group) from None
+            ids.extend(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
+        return ids
+
+    def decode(self, ids: Iterable[int], skip_roles: bool = False) -> str:
+        """The text of `ids`; tokens that play a role (and other special ones) are shown or skipped."""
+        return self.inner.decode([int(token) for token in ids], skip_special_tokens=skip_roles)
+
+    def pieces(self, text: str, size: int = cutting.PIECE) -> Iterator[str]:
+        """Pieces of `text` whose tokens, end to end, are the tokens of `text`. See `cutting`."""
+        return cutting.pieces(text, self._cuts, size)
+
+    def has(self, name: str) -> bool:
+        """Whether a token plays the role."""
+        return check_role(name) in self.roles
+
+    def role(self, name: str) -> int:
+        """The id of the token that plays the role. Raises UserError where none does."""
+        if not self.has(name):
+            hint = nearest(name, self.roles) if self.roles else "it has no special tokens"
+            raise UserError(f"the tokenizer has no token for the role {name!r}", field="tokenizer", hint=hint)
+        number = self.inner.token_to_id(self.roles[name])
+        assert number is not None, "checked at construction"
+        return number
+
+    def with_roles(self, names: Iterable[str]) -> Tokenizer:
+        """A tokenizer that has these roles too: tokens for the missing ones come at the vocabulary's end."""
+        missing = [name for name in dict.fromkeys(names) if not self.has(name)]
+        if not missing:
+            return self
+        inner = tokenizers.Tokenizer.from_str(self.inner.to_str())
+        inner.add_special_tokens([role_text(name) for name in missing])
+        return Tokenizer(inner, self.roles | {name: role_text(name) for name in missing})
+
+    @cached_property
+    def size(self) -> int:
+        """Rows that an embedding of this vocabulary needs: one more than the largest id."""
+        return 1 + max(self.inner.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def _cuts(self) -> re.Pattern[str] | None:
+        return cutting.harmless_cuts(self.inner.to_str())
+
+    @cached_property
+    def digest(self) -> str:
+        """Names all that decides an id: tokenizer.json but for its post-processor, and the roles."""
+        parts = json.loads(self.inner.to_str())
+        del parts["post_processor"]
+        return digest_json({"tokenizer": parts, "roles": self.roles})
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (self.inner.to_str(), self.roles)  # the library forgets encode_special_tokens
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(size={self.size}, roles={self.roles})"
+
+
+def _restore(text: str, roles: dict[str, str]) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text), roles)
+
+
+def _groups(texts: Sequence[str], most: int) -> Iterator[list[str]]:
+    """Consecutive texts of together about `most` characters."""
+    group: list[str] = []
+    characters = 0
+    for text in texts:
+        group.append(text)
+        characters += len(text)
+        if characters >= most:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def _broken(texts: list[str]) -> Exception:
+    """The error for the first text that is not Unicode text."""
+    for text in texts:
+        if not isinstance(text, str):
+            return TypeError(f"a text is wanted, not {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            around = text[max(0, error.start - 20) : error.end + 20]
+            return UserError("the text holds half of a surrogate pair, which is no character", text=around)
+    return TypeError("the tokenizer refused a batch of texts")

@@ -1,0 +1,452 @@
+"""Labelled rows: every reader on well-formed files, every mistake told with its place, shares held out by
+content."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gradus.core.errors import UserError
+from gradus.data.reader_options import ReaderOptions
+from gradus.data.readers import Row, Skipped, missing_column, read_rows, read_stream
+from gradus.data.rows import RowsData, RowSource, row_splits, stream_rows
+
+SINGLE = {"kind": "single", "text": "text", "label": "label"}
+
+
+def read(tmp_path: Path, content: str | bytes, name: str = "a.tsv", **options: Any) -> list[dict[str, str]]:
+    return [row.fields for row in rows(tmp_path, content, name, **options)]
+
+
+def rows(tmp_path: Path, content: str | bytes, name: str = "a.tsv", **options: Any) -> list[Row]:
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(read_rows(tmp_path / name, ReaderOptions.model_validate(options)))
+
+
+def splits(root: Path, **options: Any) -> dict[str, RowSource]:
+    return row_splits(RowsData.model_validate({"kind": "rows", "format": SINGLE, **options}), root)
+
+
+def test_tables(tmp_path: Path) -> None:
+    wanted = [{"text": '"好", 他说', "label": "1"}, {"text": "two\u2028lines\x85", "label": "0"}]
+    table = '"好", 他说\t1\r\n\r\ntwo\u2028lines\x85\t0'
+    assert read(tmp_path, "\ufefftext\tlabel\r\n" + table) == wanted
+    assert read(tmp_path, "\ufeff" + table, columns=["text", "label"]) == wanted
+    assert read(tmp_path, "a\tb\n" + table, columns=["text", "label"], header=True) == wanted
+    assert read(tmp_path, table + "\textra\textra", columns=["text", "label"]) == wanted
+    assert read(tmp_path, 'a\t\n"x\ty"\t1\n', quotes=True) == [{"a": "x\ty", "column 2": "1"}]
+    assert read(tmp_path, '"x,y\n', "a.csv", quotes=False, columns=["a", "b"]) == [{"a": '"x', "b": "y"}]
+    assert read(tmp_path, "a\nx\0y\n") == [{"a": "x\0y"}]
+
+
+def test_quoted_csv_knows_where_its_rows_begin(tmp_path: Path) -> None:
+    text = 'text,label\r\n"一,\r\n""二""",1\r\nplain,0\r\n\r\n"a\n\n\nb",1\r\n' + f'"{"长" * 200_000}",0'
+    found = rows(tmp_path, text, "a.csv")
+    assert [row.line for row in found] == [2, 4, 6, 10]
+    assert found[0].fields == {"text": '一,\n"二"', "label": "1"}
+    assert found[2].fields["text"] == "a\n\n\nb" and len(found[3].fields["text"]) == 200_000
+
+
+def test_json_values_become_text(tmp_path: Path) -> None:
+    value = {"a": "好", "b": 3, "c": 0.5, "d": True, "e": None, "f": ["好", 1], "g": {"x": None}, "h": 1e-7}
+    wanted = {
+        "a": "好",
+        "b": "3",
+        "c": "0.5",
+        "d": "true",
+        "f": '["好", 1]',
+        "g": '{"x": null}',
+        "h": "1e-07",
+    }
+    line = json.dumps(value)
+    assert read(tmp_path, f"\ufeff{line}\r\n\n{line}", "a.jsonl") == [wanted, wanted]
+    found = rows(tmp_path, f"\ufeff[\n {line},\n\n {json.dumps(value, indent=1)}\n, {line}]\n", "a.json")
+    assert [row.fields for row in found] == [wanted] * 3 and [row.line for row in found] == [2, 4, 19]
+
+
+def test_lines(tmp_path: Path) -> None:
+    assert read(tmp_path, "一\n\n二\n", reader="lines") == [{"text": "一"}, {"text": "二"}]
+    assert read(tmp_path, "一\n", reader="lines", columns=["句"]) == [{"句": "一"}]
+    pattern = r"(?P<label>[A-Z]+):(?P<fine>\w+) (?P<text>.*?)(?P<mark>\?)?"
+    found = read(
+        tmp_path,
+        "LOC:city Où est-il ?\nHUM:x 谁\n".encode("latin-1", "ignore"),
+        "a.txt",
+        pattern=pattern,
+        encoding="latin-1",
+    )
+    assert found[0] == {"label": "LOC", "fine": "city", "text": "Où est-il ", "mark": "?"}
+    assert "mark" not in found[1]
+
+
+def test_map_then_drop_compare_text(tmp_path: Path) -> None:
+    options = ReaderOptions.model_validate(
+        {"map": {"label": {0: "差", "1": "好"}}, "drop": {"label": ["-", 2.5]}}
+    )
+    assert options.map == {"label": {"0": "差", "1": "好"}} and options.drop == {"label": ["-", "2.5"]}
+    found = rows(tmp_path, "label\n0\n-\n1\n2.5\n", **options.model_dump())
+    assert [(row.index, row.fields["label"], row.line) for row in found] == [(0, "差", 2), (1, "好", 4)]
+    assert ReaderOptions.model_validate_json(options.model_dump_json()) == options
+    with pytest.raises(ValidationError, match="in quotes"):
+        ReaderOptions.model_validate({"drop": {"label": False}})
+
+
+BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
+    "few fields": (
+        "a.tsv",
+        "text\tlabel\n好\t1\n坏\n",
+        {},
+        "a.tsv:3: 1 field where 2 are wanted: '坏' (the columns are text, label)",
+    ),
+    "many fields": (
+        "a.csv",
+        "text,label\na, b,1\n",
+        {},
+        "a.csv:2: 3 fields below a header of 2: '1' (a separator",
+    ),
+    "same name": (
+        "a.tsv",
+        "text\ttext\n1\t2\n",
+        {},
+        "a.tsv:1: two columns of the header have the same name: 'text'",
+    ),
+    "header unsaid": (
+        "a.tsv",
+        "text\tlabel\n1\t2\n",
+        {"columns": ["text", "label"]},
+        "a.tsv:1: the first line repeats",
+    ),
+    "header short": (
+        "a.tsv",
+        "a\n1\n",
+        {"columns": ["b", "c"], "header": True},
+        "a.tsv:1: columns: the header has 1 columns",
+    ),
+    "no end": (
+        "a.csv",
+        'a,b\n1,2\n"x,3\n4,5\n',
+        {},
+        "a.csv:3: a quoted field that begins here never ends (if quotes",
+    ),
+    "after quote": ("a.csv", 'a,b\n"x"y,3\n', {}, "a.csv:2: not CSV: "),
+    "not json": (
+        "a.jsonl",
+        '{"a": 1}\n{"a" 1}\n',
+        {},
+        "a.jsonl:2: not JSON: Expecting ':' delimiter: '1}' (column 6)",
+    ),
+    "no object": (
+        "a.jsonl",
+        '{"a": 1}\n\n["好"]\n',
+        {},
+        "a.jsonl:3: a row must be a JSON object: '[\"好\"]' (for one JSON array",
+    ),
+    "array in jsonl": ("a.jsonl", '[\n{"a": 1}]\n', {}, "for one JSON array write reader: json"),
+    "jsonl in array": ("a.json", '{"a": 1}\n{"a": 2}\n', {}, "a.json:1: a JSON array of objects is wanted: "),
+    "broken array": (
+        "a.json",
+        '[{"a": 1},\n {"a": 好}]',
+        {},
+        "a.json:2: not JSON: Expecting value: '好}]' (column 8)",
+    ),
+    "open array": ("a.json", '[{"a": 1}\n', {}, "a.json:1: not JSON: expecting , or ] after a row"),
+    "no object in array": ("a.json", '[{"a": 1},\n 3]', {}, "a.json:2: a row must be a JSON object: '3'"),
+    "half a pair": ("a.jsonl", '{"a": "\\ud83d"}\n', {}, "a.jsonl:1: a: half of a"),
+    "deep": ("a.jsonl", "[" * 100_000, {}, "a.jsonl:1: not JSON that can be read"),
+    "no match": (
+        "a.txt",
+        "A x\nb 好\n",
+        {"pattern": "(?P<label>[A-Z]) .*"},
+        "a.txt:2: pattern: the line does not match: 'b 好' (wanted: ",
+    ),
+    "latin": (
+        "a.tsv",
+        "text\n好\n".encode() + "año\n".encode("latin-1"),
+        {},
+        "a.tsv:3: bytes f1 are not utf-8 (it reads as latin-1: ",
+    ),
+    "chinese": (
+        "a.csv",
+        "文\n好的，谢谢\n".encode("gb18030"),
+        {},
+        "a.csv:1: bytes ce c4 are not utf-8 (it reads as gb18030: ",
+    ),
+    "chinese json": (
+        "a.json",
+        '[\n{"a": "好的"}]'.encode("gb18030"),
+        {},
+        "a.json:2: bytes ba are not utf-8 (it reads as gb18030",
+    ),
+    "not utf-16": ("a.tsv", b"\xff\xfea\0\n\0b", {"encoding": "utf-16"}, "are not utf-16"),
+    "no rows": ("a.tsv", "text\tlabel\n", {}, "a.tsv: the file holds no rows"),
+    "no array rows": ("a.json", "[ ]", {}, "a.json: the file holds no rows"),
+    "no reader": (
+        "a.txt",
+        "x\n",
+        {},
+        "a.txt: reader: the name does not tell how to read these rows (write reader: lines",
+    ),
+    "wrong option": (
+        "a.jsonl",
+        "{}",
+        {"quotes": True},
+        "a.jsonl: quotes: this option is not for jsonl files",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(tmp_path: Path, case: str) -> None:
+    name, content, options, message = BAD[case]
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, content, name, **options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"columns": ["a", "a"]},
+        {"columns": []},
+        {"header": False},
+        {"pattern": "("},
+        {"pattern": "(.*)"},
+        {"pattern": "(?P<a>.*)", "reader": "csv"},
+        {"pattern": "(?P<a>.*)", "columns": ["a"]},
+        {"reader": "xml"},
+        {"bad_rows": "skip 3"},
+        {"encoding": "base64"},
+        {"map": {"label": {None: "a"}}},
+    ],
+)
+def test_wrong_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ReaderOptions.model_validate(options)
+
+
+def test_bad_rows_may_be_skipped_up_to_a_number(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(
+        '{"text": "好"}\n{"text\n3\n'.encode() + b'"\xff"\n' + '{"text": "二"}\n'.encode()
+    )
+    skipped: list[Skipped] = []
+    options = ReaderOptions.model_validate({"bad_rows": "skip up to 3"})
+    found = list(read_rows(tmp_path / "a.jsonl", options, skipped))
+    assert [(row.index, row.line) for row in found] == [(0, 1), (1, 5)]
+    assert [bad.line for bad in skipped] == [2, 3, 4] and "object" in skipped[1].problem
+    with pytest.raises(UserError, match=r"a.jsonl:4: .* 2 bad rows were skipped before it"):
+        list(read_rows(tmp_path / "a.jsonl", ReaderOptions(bad_rows="skip up to 2"), []))
+    (tmp_path / "a.csv").write_text('text,label\n"a"b,1\nc\nd,2\n')
+    skipped.clear()
+    assert [row.fields["text"] for row in read_rows(tmp_path / "a.csv", options, skipped)] == ["d"]
+    assert [bad.line for bad in skipped] == [2, 3]
+
+
+def test_streams_of_text_and_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ReaderOptions(reader="tsv", columns=["text", "label"])
+    wanted = [Row(0, {"text": "好", "label": "1"}, "here", 1)]
+    assert list(read_stream(io.StringIO("好\t1\n"), "here", options)) == wanted
+    stream = io.BytesIO("好\t1\n".encode())
+    assert list(read_stream(stream, "here", options)) == wanted
+    assert not stream.closed
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("好\t1\n".encode()), "ascii"))
+    assert [row.fields for row in stream_rows(options, "-")] == [wanted[0].fields]
+
+
+def test_streaming_reads_no_further_than_asked() -> None:
+    def endless() -> Any:
+        yield "text\n"
+        for number in range(10**9):
+            yield f"row {number}\n"
+
+    class Stream:
+        def read(self, size: int) -> str:
+            return ""
+
+        def __iter__(self) -> Any:
+            return endless()
+
+    found = read_stream(Stream(), "x.tsv", ReaderOptions())  # type: ignore[arg-type]
+    assert [next(found).fields["text"] for _ in range(3)] == ["row 0", "row 1", "row 2"]
+
+
+def test_prediction_needs_no_label_and_answers_every_row(tmp_path: Path) -> None:
+    label = frozenset({"label"})
+    for columns in (["label", "text"], ["text", "label"]):
+        options = ReaderOptions.model_validate(
+            {"columns": columns, "drop": {"label": "-"}, "bad_rows": "skip up to 9"}
+        )
+        (tmp_path / "a.tsv").write_text("好\n二\n", encoding="utf-8")
+        assert [row.fields for row in stream_rows(options, tmp_path / "a.tsv", label)] == [
+            {"text": "好"},
+            {"text": "二"},
+        ]
+        (tmp_path / "b.tsv").write_text("-\t-\n+\t+\n")
+        assert len(list(stream_rows(options, tmp_path / "b.tsv", label))) == 2
+        assert len(list(stream_rows(options, tmp_path / "b.tsv", label, drop=True))) == 1
+        (tmp_path / "c.tsv").write_text("-\t-\n+\n")
+        with pytest.raises(UserError, match=r"c.tsv:2: 1 field where 2 are wanted"):
+            list(stream_rows(options, tmp_path / "c.tsv", label))
+    with pytest.raises(UserError, match="no such file"):
+        list(stream_rows(options, tmp_path / "none.tsv"))
+
+
+def table(count: int, start: int = 0) -> str:
+    return "".join(f"文 {number}\t{number % 2}\t{number // 10}\n" for number in range(start, start + count))
+
+
+COLUMNS = ["text", "label", "group"]
+
+
+def test_held_out_rows_stay_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(table(1000) + "twice\t1\t1\n" * 2, encoding="utf-8")
+    options: dict[str, Any] = {"train": "*.tsv", "columns": COLUMNS, "dev": "10 %", "test": "20 %"}
+
+    def contents(**more: Any) -> dict[str, set[str]]:
+        found = splits(tmp_path, **options, **more)
+        for source in found.values():
+            assert [row.index for row in source.rows] == list(range(len(source.rows)))
+            places = [(row.file, row.line) for row in source.rows]
+            assert places == sorted(places)
+        return {split: {row.fields["text"] for row in source.rows} for split, source in found.items()}
+
+    first = contents()
+    assert set(first) == {"train", "dev", "test"} and len(set().union(*first.values())) == 1001
+    assert sum(map(len, first.values())) == 1001
+    assert 70 < len(first["dev"]) < 130 and 160 < len(first["test"]) < 240
+    assert contents(map={"label": {"0": "no"}}) == first
+    assert contents(limit=7) | {"train": 0} == first | {"train": 0} and len(contents(limit=7)["train"]) == 7
+    options["test"] = None
+    assert contents()["dev"] == first["dev"]
+    options["test"] = "20 %"
+    (tmp_path / "0.tsv").write_text(table(500, 5000), encoding="utf-8")
+    assert all(first[split] <= later for split, later in contents().items())
+
+
+def test_held_out_by_a_field(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(table(1000), encoding="utf-8")
+    share = {"share": "20 %", "by": "group"}
+    found = splits(tmp_path, train="a.tsv", columns=COLUMNS, dev=share, test=share)
+    groups = [{row.fields["group"] for row in source.rows} for source in found.values()]
+    assert len(groups) == 3 and sum(map(len, groups)) == len(set().union(*groups)) == 100
+    with pytest.raises(UserError, match=r"a.tsv:1: grup: there is no such column \(did you mean 'group'"):
+        splits(tmp_path, train="a.tsv", columns=COLUMNS, dev=share | {"by": "grup"})
+    with pytest.raises(ValidationError, match="same field"):
+        splits(tmp_path, train="a.tsv", columns=COLUMNS, dev=share, test="10 %")
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\tlabel\n一\t1\n二\t-\n三\n四\t1\n五\t2\n", encoding="utf-8")
+    source = splits(tmp_path, train="a.tsv", bad_rows="skip up to 1", drop={"label": "-"}, limit=2)["train"]
+    assert [row.fields["text"] for row in source.rows] == ["一", "四"]
+    assert (source.dropped, source.beyond_limit, [bad.line for bad in source.skipped]) == (1, 1, [4])
+    with pytest.raises(UserError, match="leaves none of the 4 rows"):
+        splits(tmp_path, train="a.tsv", bad_rows="skip up to 1", drop={"label": ["-", 1, 2]})
+    with pytest.raises(
+        UserError, match="drop: no row of train has this field: 'lable' .did you mean 'label'"
+    ):
+        splits(tmp_path, train="a.tsv", bad_rows="skip up to 1", drop={"lable": "-"})
+
+
+def test_missing_columns_name_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "好", "label": 1}\n{"text": "二", "label": null}\n', encoding="utf-8"
+    )
+    source = splits(tmp_path, train="a.jsonl")["train"]
+    source.require(["text"])
+    with pytest.raises(UserError, match=r"a.jsonl:2: label: there is no such column"):
+        source.require(["text", "label"])
+    with pytest.raises(UserError, match="text, label"):
+        missing_column(source.rows[0], "sentence")
+
+
+def test_digest_names_what_the_rows_say(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\tlabel\n好\t1\n坏\t0\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("label,text\n1,好\n0,坏\n", encoding="utf-8")
+    digest = splits(tmp_path, train="a.tsv")["train"].digest
+    assert splits(tmp_path, train="b.csv")["train"].digest == digest
+    assert splits(tmp_path, train="a.tsv", map={"label": {"1": "x"}})["train"].digest != digest
+    assert splits(tmp_path, train="a.tsv", limit=1)["train"].digest != digest
+
+
+def test_a_folder_is_no_file_of_rows(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this is a folder"):
+        splits(tmp_path, train=str(tmp_path))
+
+
+def test_options_for_the_model_folder() -> None:
+    data = RowsData.model_validate(
+        {"kind": "rows", "format": SINGLE, "train": "a.tsv", "columns": ["text", 2], "labels": [0, 1]}
+    )
+    assert data.labels == ["0", "1"] and data.columns == ["text", "2"]
+    assert ReaderOptions.model_validate(data.reader_options().plain()) == data.reader_options()
+    assert RowsData.model_validate(data.plain()) == data
+
+
+PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "SST2": (
+        {"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv", "columns": ["text", "label"]},
+        {"train": 6920, "dev": 872, "test": 1821},
+    ),
+    "book_review": (
+        {"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"},
+        {"train": 20000, "dev": 8000, "test": 8000},
+    ),
+    "TREC": (
+        {
+            "train": "train.txt",
+            "test": "test.txt",
+            "encoding": "latin-1",
+            "pattern": r"(?P<label>[A-Z]+):(?P<fine>\S+) (?P<text>.+)",
+        },
+        {"train": 5452, "test": 500},
+    ),
+    "STSB": (
+        {
+            "train": "sts-train.csv",
+            "dev": "sts-dev.csv",
+            "reader": "tsv",
+            "columns": ["genre", "file", "year", "id", "score", "s1", "s2"],
+        },
+        {"train": 5749, "dev": 1500},
+    ),
+    "SNLI_devtest": (
+        {
+            "train": "dev.txt",
+            "test": "test.txt",
+            "reader": "tsv",
+            "columns": ["premise", "hypothesis", "label"],
+            "map": {"label": {0: "entailment"}},
+        },
+        {"train": 9842, "test": 9824},
+    ),
+    "OCNLI": (
+        {"train": "train.10k.json", "dev": "dev.json", "reader": "jsonl", "drop": {"label": "-"}},
+        {"train": 10000, "dev": 2950},
+    ),
+    "RTE": ({"train": "train.tsv", "dev": "dev.tsv"}, {"train": 2490, "dev": 277}),
+    "CoLA": (
+        {"train": "in_domain_train.tsv", "dev": "*_dev.tsv", "columns": ["source", "label", "mark", "text"]},
+        {"train": 8551, "dev": 1043},
+    ),
+}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_rows(name: str) -> None:
+    if not os.environ.get("GRADUS_DATA"):
+        pytest.skip("GRADUS_DATA names no folder of public data sets")
+    options, wanted = PUBLISHED[name]
+    found = splits(Path(os.environ["GRADUS_DATA"]) / name, **options)
+    assert {split: len(source.rows) + source.dropped for split, source in found.items()} == wanted | (
+        {"train": 10000, "dev": 3000} if name == "OCNLI" else {}
+    )
+    labels = {row.fields["score" if name == "STSB" else "label"] for row in found["train"].rows}
+    assert 2 <= len(labels) <= (250 if name == "STSB" else 6)
