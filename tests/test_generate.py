@@ -1,14 +1,17 @@
-"""Generation: greedy and beam search are those of transformers, draws follow their seed and their distribution."""
+"""Generation: greedy and beam search are those of transformers; draws follow seed and distribution."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from gradus.core.errors import UserError
+from gradus.core.example import ragged
 from gradus.core.model import ModelConfig
 from gradus.evaluation.generate import Sampling, generate, kept_probabilities
 from gradus.families.gpt1 import to_config_json, to_names
@@ -19,6 +22,15 @@ transformers = pytest.importorskip("transformers")
 VOCABULARY, CONTEXT, END = 61, 32, 7
 CONFIG = ModelConfig(layers=2, width=32, heads=4, context=CONTEXT, vocab_size=VOCABULARY)
 GREEDY = {"temperature": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from a second thread, and lose much where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def random_model(seed: int, deviation: float = 0.35) -> Transformer:
@@ -85,7 +97,7 @@ def test_beam_search_is_that_of_transformers(beams: int, penalty: float):
 
 def test_a_wide_beam_finds_the_likeliest_answer_of_all():
     config = CONFIG.model_copy(update={"vocab_size": 5, "initial_deviation": 0.5})
-    model = Transformer(config).initialise(3)
+    model = Transformer(config).initialise(3).eval()
     best, likeliest = None, -math.inf
     for number in range(5**3):
         said = [number // 25, number // 5 % 5, number % 5]
@@ -97,11 +109,7 @@ def test_a_wide_beam_finds_the_likeliest_answer_of_all():
 
 
 def logits_of(model: Transformer, tokens: list[int]) -> torch.Tensor:
-    from gradus.core.example import ragged
-
     with torch.inference_mode():
-        import numpy as np
-
         return model(ragged([np.array(tokens)]))[: len(tokens)] @ model.output_weight.T
 
 
@@ -124,7 +132,9 @@ def test_draws_have_the_distribution_of_the_model():
     assert chi_squared < 60 + 5 * math.sqrt(2 * 60)
 
 
-@pytest.mark.parametrize("top_k,top_p,temperature", [(5, None, 1.0), (None, 0.7, 1.0), (20, 0.5, 0.6), (1, 0.1, 2.0)])
+@pytest.mark.parametrize(
+    "top_k,top_p,temperature", [(5, None, 1.0), (None, 0.7, 1.0), (20, 0.5, 0.6), (1, 0.1, 2.0)]
+)
 def test_top_k_top_p_and_temperature_keep_what_transformers_keeps(top_k, top_p, temperature):
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 2
     scores = transformers.TemperatureLogitsWarper(temperature)(None, logits[None])
@@ -147,7 +157,11 @@ def test_a_small_temperature_and_the_one_likeliest_token_are_greedy():
 
 def test_banned_tokens_are_never_said():
     model = random_model(0)
-    for sampling in (Sampling(tokens=15, **GREEDY), Sampling(tokens=15, seed=3), Sampling(tokens=15, beams=3)):
+    for sampling in (
+        Sampling(tokens=15, **GREEDY),
+        Sampling(tokens=15, seed=3),
+        Sampling(tokens=15, beams=3),
+    ):
         free = generate(model, [8], sampling, None)
         banned = sorted(set(free))[:5]
         assert not set(generate(model, [8], sampling, None, banned)) & set(banned)

@@ -6,6 +6,7 @@ import html.parser
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from gradus.evaluation.metrics import classification_metrics
 from gradus.report import export, headline, load_run, print_table, results_markdown, tables, write_report
 from gradus.report.errors import wrong_rows
 from gradus.report.figures import curves, cut, dots, ticks
-from gradus.report.summary import Cell
+from gradus.report.summary import Cell, Line
 from gradus.report.words import duration, number, probability
 
 TEXTS = [
@@ -481,4 +482,6 @@ def test_figures_of_odd_curves(folder: Path) -> None:
         assert drawn.startswith("<svg") and "nan" not in drawn and len(drawn) < 20_000
     table = tables(load_run(folder))[0]
     assert dots(table, {}).count('class="ring') == 6
+    lost = Line("diverged", [1], 1, {table.metric: Cell.of([math.nan])}, None)
+    assert dots(replace(table, lines=[lost]), {}) == ""
     assert Cell.of([0.5]).deviation is None

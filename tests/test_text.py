@@ -3,7 +3,9 @@ overlap."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -14,16 +16,16 @@ from gradus.data.text import Document, TextData, text_splits
 CHINESE = "道可道，非常道。\n名可名，非常名。\n"
 
 
-def read(root: Path, split: str = "train", **options: object) -> list[Document]:
+def read(root: Path, split: str = "train", **options: Any) -> list[Document]:
     data = TextData.model_validate({"kind": "text", "train": "*.txt", **options})
     return list(text_splits(data, root)[split].documents())
 
 
-def texts(root: Path, split: str = "train", **options: object) -> list[str]:
+def texts(root: Path, split: str = "train", **options: Any) -> list[str]:
     return [document.text for document in read(root, split, **options)]
 
 
-def error(root: Path, **options: object) -> str:
+def error(root: Path, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
         read(root, **options)
     return str(caught.value)
@@ -55,6 +57,10 @@ def test_glob_letters_in_a_name_that_exists_are_letters(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("brackets")
     (tmp_path / "a1.txt").write_text("none")
     assert texts(tmp_path, train="a[1].txt") == ["brackets"]
+    (tmp_path / "[root]").mkdir()
+    (tmp_path / "[root]" / "b.txt").write_text("inside")
+    assert texts(tmp_path / "[root]") == ["inside"]
+    assert texts(tmp_path, train=str(tmp_path / "a[0-9].txt")) == ["none"]
 
 
 def test_documents(tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_digest_names_content_order_and_share(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("一\n二\n三\n四\n五\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("b")
 
-    def digests(**options: object) -> list[str]:
+    def digests(**options: Any) -> list[str]:
         data = TextData.model_validate(
             {"kind": "text", "train": ["a.txt", "b.txt"], "documents": "line", **options}
         )
@@ -219,8 +225,6 @@ def test_published_text(data_root: Path) -> None:
 
 @pytest.fixture
 def data_root() -> Path:
-    import os
-
     folder = os.environ.get("GRADUS_DATA")
     if not folder:
         pytest.skip("GRADUS_DATA names no folder of public data sets")

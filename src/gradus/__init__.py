@@ -1,1 +1,31 @@
-"""Gradus trains language models step by step: from raw text to a task model, in one recipe."""
+"""Gradus trains language models step by step: from raw text to a task model, in one recipe.
+
+`Recipe.load(path)`, `check(recipe)`, `run(recipe)` and `load(model_folder)` are all of it in Python. They are
+imported when first asked for: `import gradus` alone loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradus.pipeline.check import check
+    from gradus.pipeline.recipe import Recipe
+    from gradus.pipeline.run import run
+    from gradus.pipeline.serving import load
+
+__all__ = ["Recipe", "check", "load", "run"]
+
+_HOMES = {"Recipe": "recipe", "check": "check", "load": "serving", "run": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, from the rooms they live in (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"gradus.pipeline.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -203,6 +204,12 @@ def main() -> None:
         sys.exit(status)
 
 
+_NOT_OURS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
+"""What only the user can mend: permissions, a full disk, a path through a file."""
+
+
 def _status(error: BaseException) -> int | None:
     """The exit status of what is neither done nor a user's mistake told by us; None for a bug."""
     if type(error).__name__ == "Interrupted":
@@ -211,6 +218,10 @@ def _status(error: BaseException) -> int | None:
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         print("gradus: stopped", file=sys.stderr)
         return 3
+    if isinstance(error, OSError) and error.errno in _NOT_OURS:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"gradus: {where}{error.strerror}", file=sys.stderr)
+        return 2
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # the command line itself was wrong
         error.show()
         return 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
 
 
 class Config(BaseModel):
@@ -21,3 +22,11 @@ class Config(BaseModel):
     def plain(self) -> dict[str, Any]:
         """The settings as JSON values, defaults included: what fingerprints are made of."""
         return self.model_dump(mode="json")
+
+
+def wrong(key: str, problem: str, text: object = None, hint: str | None = None) -> PydanticCustomError:
+    """What a validator raises where the fault lies with `key`, a dotted path below what it validates.
+
+    `text` is what stands there, `hint` what would be right; see `errors.UserError`.
+    """
+    return PydanticCustomError("wrong", "{problem}", {"key": key, "problem": problem, "text": text, "hint": hint})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,15 +38,26 @@ class Example:
         return sum(len(sequence) for sequence in self.sequences)
 
 
-class Targets(NamedTuple):
-    """What one objective scores: at position `index` [M] it wants `value` [M], weighing `weight` [M].
+@dataclass(frozen=True, slots=True)
+class ExampleTargets:
+    """What one objective scores in one example: at position `index` [M], counted from its first token, it wants
+    `value` [M], weighing `weight` [M]."""
 
-    For one example (NumPy) the indices count from its first token; in a batch (torch) from the batch's first.
-    """
+    index: np.ndarray
+    value: np.ndarray
+    weight: np.ndarray
 
-    index: np.ndarray | torch.Tensor
-    value: np.ndarray | torch.Tensor
-    weight: np.ndarray | torch.Tensor
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What one objective scores in a batch; `index` [M] counts from the batch's first token."""
+
+    index: torch.Tensor
+    value: torch.Tensor
+    weight: torch.Tensor
+
+    def to(self, device: torch.device) -> Targets:
+        return Targets(self.index.to(device), self.value.to(device), self.weight.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +89,8 @@ class Batch:
     tokens: int
 
     def to(self, device: torch.device) -> Batch:
-        moved = tuple(Targets(*(part.to(device) for part in target)) for target in self.targets)
-        return Batch(self.source.to(device), self.row, moved, self.tokens)
+        targets = tuple(target.to(device) for target in self.targets)
+        return Batch(self.source.to(device), self.row, targets, self.tokens)
 
 
 def ragged(sequences: Sequence[np.ndarray], round_to: int = ROUND_TOKENS) -> Ragged:
@@ -95,7 +105,7 @@ def ragged(sequences: Sequence[np.ndarray], round_to: int = ROUND_TOKENS) -> Rag
     return Ragged(torch.from_numpy(tokens), torch.from_numpy(positions), offsets)
 
 
-def collate(examples: Sequence[Example], targets: Sequence[Sequence[Targets]]) -> Batch:
+def collate(examples: Sequence[Example], targets: Sequence[Sequence[ExampleTargets]]) -> Batch:
     """Joins examples into a batch. `targets[k][i]` is what objective k scores in example i."""
     source = ragged([sequence for example in examples for sequence in example.sequences])
     row = np.repeat([example.row for example in examples], [len(example.sequences) for example in examples])
@@ -104,7 +114,7 @@ def collate(examples: Sequence[Example], targets: Sequence[Sequence[Targets]]) -
     return Batch(source, row, joined, int(starts[-1]))
 
 
-def _join(parts: Sequence[Targets], starts: np.ndarray) -> Targets:
+def _join(parts: Sequence[ExampleTargets], starts: np.ndarray) -> Targets:
     index = np.concatenate([np.asarray(part.index, np.int64) + start for part, start in zip(parts, starts)])
     value = np.concatenate([part.value for part in parts])
     weight = np.concatenate([np.asarray(part.weight, np.float64) for part in parts])

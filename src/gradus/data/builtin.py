@@ -11,7 +11,6 @@ same everywhere.
 from __future__ import annotations
 
 import ast
-import gc
 import os
 import re
 import sysconfig
@@ -97,18 +96,8 @@ def _docstrings() -> dict[str, list[tuple[int, str]]]:
     """(line, docstring) of every module, class and function, by file of the standard library, in the files'
     order."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    found: dict[str, list[tuple[int, str]]] = {}
-    collecting = gc.isenabled()
-    gc.disable()  # syntax trees are many small objects without cycles: collecting among them doubles the time
-    try:
-        for name in _library_files(library):
-            docstrings = _file_docstrings(library / name)
-            if docstrings:
-                found[name] = docstrings
-    finally:
-        if collecting:
-            gc.enable()
-    return found
+    found = {name: _file_docstrings(library / name) for name in _library_files(library)}
+    return {name: docstrings for name, docstrings in found.items() if docstrings}
 
 
 def _library_files(library: Path) -> list[str]:

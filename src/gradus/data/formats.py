@@ -107,7 +107,8 @@ class RowEncoder:
         room = self.context - len(between)
         if room < 1:
             raise UserError(
-                f"a context of {self.context} tokens holds nothing but the {len(between)} special tokens"
+                f"a context of {self.context} tokens holds nothing but the {len(between)} special tokens",
+                field="model.context",
             )
         truncated = max(0, sum(lengths) - room)
         if truncated and self.long == "error":

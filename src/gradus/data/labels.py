@@ -12,10 +12,17 @@ from gradus.core.errors import UserError, nearest
 class LabelledRow(Protocol):
     """What is needed of a row: its named fields and where it stands."""
 
-    index: int
-    fields: dict[str, str]
-    file: str
-    line: int
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def fields(self) -> dict[str, str]: ...
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def line(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,10 @@ class Labels:
             seen.setdefault(label_text(row, field), row)
         if given is not None:
             labels = cls(tuple(given))
-            for row in seen.values():
-                labels.index(row, field)
+            for text, row in seen.items():
+                if text not in given:
+                    raise UserError("`labels` does not name this label", file=row.file, line=row.line,
+                                    field=field, text=text, hint=nearest(text, given))  # fmt: skip
         else:
             labels = cls(tuple(sorted(seen, key=int if all(map(_is_integer, seen)) else str)))
         if len(labels.names) < 2:

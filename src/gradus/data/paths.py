@@ -62,7 +62,9 @@ def _entry_files(entry: str, root: Path, field: str, folders: bool) -> list[Path
     looked = f"looked in {root.absolute()}"
     if not any(letter in entry for letter in _MAGIC):
         raise UserError("no such file", field=field, text=entry, hint=looked)
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    pattern = str(Path(entry).expanduser())
+    found = glob.glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207
+    matches = [root / name for name in found]
     files = sorted((match for match in matches if match.is_file()), key=os.fsencode)
     if not files:
         raise UserError("no file matches this pattern", field=field, text=entry, hint=looked)

@@ -48,10 +48,12 @@ class Sampling(Config):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        drawing = [name for name in ("temperature", "top_k", "top_p") if name in self.model_fields_set]
-        if self.beams > 1 and drawing:
-            raise ValueError(f"beam search draws nothing: leave out {' and '.join(drawing)}, or beams")
-        if self.beams == 1 and "length_penalty" in self.model_fields_set:
+        drawing = {"top_k": self.top_k is not None, "top_p": self.top_p is not None}
+        drawing = {"temperature": self.temperature not in (0, 1), **drawing}
+        if self.beams > 1 and any(drawing.values()):
+            names = " and ".join(name for name, given in drawing.items() if given)
+            raise ValueError(f"beam search draws nothing: leave out {names}, or beams")
+        if self.beams == 1 and self.length_penalty != 1:
             raise ValueError("length_penalty is for beam search: set beams too, or leave it out")
         return self
 
@@ -155,7 +157,7 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 def _search(score: Scorer, sampling: Sampling, end: int | None) -> list[int]:
     """Beam search as transformers does it: twice as many candidates as beams, so that enough go on.
 
-    It stops when the best answer that still runs, taken as it stands, ranks no higher than the worst of a full
+    It stops when the best answer that still runs, as it stands, ranks no higher than the worst of a full
     set of finished ones.
     """
     running: list[Answer] = [(0.0, [])]

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from gradus.core.example import Example, Targets
+from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.model import ModelConfig
 from gradus.nn.transformer import Transformer
 
@@ -47,7 +46,7 @@ class Objective(ABC):
         return example
 
     @abstractmethod
-    def targets(self, example: Example) -> Targets:
+    def targets(self, example: Example) -> ExampleTargets:
         """What it scores in one example: positions [M] from its first token, values [M], weights [M]."""
 
     def make_head(self) -> nn.Module | None:
@@ -69,5 +68,4 @@ class Objective(ABC):
 
 def select(states: Tensor, targets: Targets) -> Tensor:
     """The scored states [M, D]: only these reach a head."""
-    assert isinstance(targets.index, torch.Tensor)
     return states.index_select(0, targets.index)

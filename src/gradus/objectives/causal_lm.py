@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gradus.core.config import Config
-from gradus.core.example import Example, Targets
+from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.likelihood import token_nats
 from gradus.nn.losses import linear_cross_entropy
 from gradus.nn.transformer import Transformer
@@ -37,7 +37,7 @@ class CausalLM(Objective):
     def __init__(self, weight: float):
         self.weight = weight
 
-    def targets(self, example: Example) -> Targets:
+    def targets(self, example: Example) -> ExampleTargets:
         index, value, start = [], [], 0
         for sequence in example.sequences:
             following = [] if example.following is None else [example.following]
@@ -45,7 +45,7 @@ class CausalLM(Objective):
             index.append(np.arange(start, start + len(value[-1])))
             start += len(sequence)
         values = np.concatenate(value)
-        return Targets(np.concatenate(index), values, np.ones(len(values)))
+        return ExampleTargets(np.concatenate(index), values, np.ones(len(values)))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gradus.core.config import Config
-from gradus.core.example import Example, Targets
+from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.heads import ClassificationHead
 from gradus.nn.losses import cross_entropy_sum
 from gradus.nn.transformer import Transformer
@@ -40,11 +40,11 @@ class Classification(Objective):
         self._width, self._classes, self._dropout = task.model.width, len(task.labels), config.dropout
         self._weights = task.class_weights or (1.0,) * self._classes
 
-    def targets(self, example: Example) -> Targets:
+    def targets(self, example: Example) -> ExampleTargets:
         last = np.array([example.tokens - 1])
         label = int(example.label or 0)
         weight = 0.0 if example.label is None else self._weights[label]
-        return Targets(last, np.array([label], np.int64), np.array([weight]))
+        return ExampleTargets(last, np.array([label], np.int64), np.array([weight]))
 
     def make_head(self) -> nn.Module:
         return ClassificationHead(self._width, self._classes, self._dropout)

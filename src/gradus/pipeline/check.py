@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from gradus.data.labels import label_text
+from gradus.data.rows import RowsData
 from gradus.distributed.precision import resolve
 from gradus.distributed.world import choose_device
 from gradus.families import FAMILIES
@@ -19,7 +21,7 @@ from gradus.pipeline.plan import Node, Plan, make_plan
 from gradus.pipeline.prepare import Prepared, prepare
 from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import read_recipe
-from gradus.pipeline.run import data_root, is_done
+from gradus.pipeline.run import data_root, is_done, require_writable
 from gradus.training.checkpoint import require_room
 
 
@@ -57,6 +59,7 @@ def check(
     """
     file = read_recipe(Path(recipe), settings)
     chosen = choose_device(device)
+    require_writable(Path(runs))
     told = Told()
     material = Material(data_root(file, data_dir), Path(runs) / "cache", told)
     plan = make_plan(file, material)
@@ -65,8 +68,10 @@ def check(
     stages = Path(runs) / file.name / "stages"
     alike: dict[str, Prepared] = {}
     for node in plan.nodes.values():
-        prepared = prepare(node, material)
-        alike[node.id] = prepared
+        if node.likeness not in alike:
+            with file.placed(node.name):
+                alike[node.likeness] = prepare(node, material)
+        prepared = replace(alike[node.likeness], node=node)
         precision = resolve(node.stage.precision, chosen)
         if precision not in rates:
             rates[precision] = matrix_rate(chosen, precision)
@@ -94,7 +99,25 @@ def _notes(prepared: Prepared) -> list[str]:
         labels = counts.get("labels", {})
         if missing := [label for label, count in labels.items() if not count]:
             notes.append(f"{name}: {split} has no row labelled {', '.join(missing)}")
+    if prepared.labels is not None:
+        notes += [f"{name}: {note}" for note in _odd_labels(prepared)]
     return notes
+
+
+def _odd_labels(prepared: Prepared) -> list[str]:
+    """Classes that look like a slip: one row in all of train (a header?), or names that differ only in case or space."""
+    data, train = prepared.node.stage.data, prepared.splits["train"]
+    assert isinstance(data, RowsData) and data.format.label is not None
+    notes = []
+    for label in [label for label, count in train.counts["labels"].items() if count == 1]:
+        row = next(row for row in train.rows if label_text(row, data.format.label) == label)
+        first = "; is it a header?" if row.index == 0 else ""
+        notes.append(f"one row only is labelled {label!r}: {row.file}:{row.line}{first}")
+    alike: dict[str, list[str]] = {}
+    for label in train.counts["labels"]:
+        alike.setdefault("".join(label.casefold().split()), []).append(repr(label))
+    pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
+    return notes + [f"the labels {pair} differ only in case or space: if they are one class, `map` one to the other" for pair in pairs]
 
 
 def print_plan(checks: Checks, console: Console | None = None) -> None:

@@ -64,7 +64,7 @@ class Signals:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Handles both signals inside the block, if this is the main thread."""
-        before: dict[int, Any] = {}
+        before: dict[signal.Signals, Any] = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 before[number] = signal.signal(number, self._handle)
@@ -73,5 +73,5 @@ class Signals:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for watched, handler in before.items():
+                signal.signal(watched, handler)

@@ -46,6 +46,18 @@ def budget_tokens(model: ModelConfig, precision: str, device: torch.device) -> i
     return max(model.context, tokens // model.context * model.context)
 
 
+def disk_bytes(prepared: Prepared) -> int:
+    """What a stage writes at most: checkpoints of weights and two moments, the model folder, token shards."""
+    parameters = _parameters(prepared)
+    disk = 12 * parameters * (prepared.node.stage.save.keep + 1) + 8 * parameters
+    return disk + sum(part.store.total * 2 for part in prepared.splits.values() if part.store)
+
+
+def _parameters(prepared: Prepared) -> int:
+    heads = (module for objective in prepared.objectives if (module := objective.make_head()))
+    return prepared.model.parameters() + sum(part.numel() for head in heads for part in head.parameters())
+
+
 @dataclass(frozen=True)
 class Estimate:
     """One stage's needs: steps, tokens it will see, FLOPs, bytes of memory and disk, seconds."""
@@ -76,8 +88,7 @@ def matrix_rate(device: torch.device, precision: str) -> float:
 def estimate(prepared: Prepared, precision: str, device: torch.device, rate: float) -> Estimate:
     """What training `prepared` takes at a matrix rate of `rate` FLOP/s; a length in minutes is taken at its word."""
     model = prepared.model
-    heads = sum(head.numel() for one in prepared.objectives if (module := one.make_head()) for head in module.parameters())
-    parameters = model.parameters() + heads
+    parameters = _parameters(prepared)
     scored = any(isinstance(objective, CausalLMConfig) for objective in prepared.node.stage.objectives)
     per_token = model.flops_per_token(min(model.context, prepared.tokens_per_row), 1.0 if scored else 0.0)
     speed = rate * EFFICIENCY[device.type]
@@ -98,6 +109,5 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     rows_held = 0 if prepared.splits["train"].store else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
     memory = BASE_BYTES + 16 * parameters + copies + step_tokens * activation_bytes(model, precision) + rows_held
     memory += LOGIT_BYTES + 4 * (model.vocab_size or 0) * model.width
-    disk = 12 * parameters * (prepared.node.stage.save.keep + 1) + 8 * parameters
-    disk += sum(part.store.total * 2 for part in prepared.splits.values() if part.store)
-    return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), int(disk), seconds)
+    disk = disk_bytes(prepared)
+    return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)

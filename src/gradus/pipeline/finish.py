@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from gradus.core.storage import new_folder, write_file, write_json
+from gradus.data.labels import label_text
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.evaluator import Scores
@@ -25,7 +26,6 @@ from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.tokenizers import Template
 from gradus.training.learner import Learner
-
 
 SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
 
@@ -43,6 +43,7 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     if not run.world.first:
         run.world.barrier()
         return {}
+    _write_skipped(run)
     model = run.folder / "model"
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
@@ -113,13 +114,24 @@ def _write_predictions(run: StageRun, split: str, scores: Scores) -> None:
     write_file(run.folder / f"predictions-{split}.jsonl", "\n".join(lines) + "\n")
 
 
+def _write_skipped(run: StageRun) -> None:
+    """skipped.jsonl: the bad rows that were left out, one object a row; no file where there was none."""
+    lines = [
+        json.dumps({"split": name, "file": row.file, "line": row.line, "problem": row.problem}, ensure_ascii=False)
+        for name, split in run.prepared.splits.items()
+        for row in split.skipped
+    ]
+    if lines:
+        write_file(run.folder / "skipped.jsonl", "\n".join(lines) + "\n")
+
+
 def _floors(prepared: Prepared) -> dict[str, Any]:
     """What learns nothing of language, on the same splits."""
     others = {name: split for name, split in prepared.splits.items() if name != "train"}
     train, data = prepared.splits["train"], prepared.node.stage.data
     if prepared.labels is not None and isinstance(data, RowsData):
-        known = (_texts(train, data), _label_indices(train))
-        return {name: classification_floors(*known, _texts(split, data), _label_indices(split))
+        known = (_texts(train, data), _label_names(train, data))
+        return {name: classification_floors(*known, _texts(split, data), _label_names(split, data))
                 for name, split in others.items()}  # fmt: skip
     if train.store is None:
         return {}
@@ -132,8 +144,9 @@ def _texts(split: Split, data: RowsData) -> list[str]:
     return ["\n".join(row.fields[field] for field in data.format.fields) for row in split.rows]
 
 
-def _label_indices(split: Split) -> list[int]:
-    return [int(split.source.example(index).label or 0) for index in range(len(split.source))]
+def _label_names(split: Split, data: RowsData) -> list[str]:
+    assert data.format.label is not None
+    return [label_text(row, data.format.label) for row in split.rows]
 
 
 def _token_counts(split: Split, size: int) -> np.ndarray:

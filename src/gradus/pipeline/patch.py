@@ -61,5 +61,9 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
                 text=setting,
                 hint="stages.finetune.optimizer.lr=1e-4",
             )
-        patch[path.strip()] = yaml.safe_load(value)
+        try:
+            patch[path.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            hint = "write text that YAML might misread in quotes"
+            raise UserError("this value is not YAML", field=f"--set {path.strip()}", text=value, hint=hint) from None
     return patch

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradus.core.errors import UserError
+from gradus.core.errors import UserError, nearest
 from gradus.core.storage import MANIFEST, digest_file, digest_json, read_json
 from gradus.pipeline.material import Material
-from gradus.pipeline.patch import Patched, patched_recipes
+from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
 from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.recipe import FromFolder, Recipe, Stage
 
@@ -31,6 +31,8 @@ class Node:
     fingerprint: str
     folder: Path | None = None
     """The model folder it starts from, where it is not a stage."""
+    likeness: str = ""
+    """Equal for nodes that differ in nothing but their seed: what holds for the data of one holds for the other's."""
 
     @property
     def id(self) -> str:
@@ -74,7 +76,7 @@ class Plan:
             return
         if stage not in self.file.recipe.stages:
             raise UserError(
-                "there is no such stage", field="--until", text=stage, hint=", ".join(self.file.recipe.stages)
+                "there is no such stage", field="--until", text=stage, hint=nearest(stage, self.file.recipe.stages)
             )
         needed: set[str] = set()
         for node in self.nodes.values():
@@ -91,7 +93,8 @@ def make_plan(file: RecipeFile, material: Material) -> Plan:
     for patched in patched_recipes(file):
         stages: dict[str, Node] = {}
         for name in patched.recipe.order():
-            node = _node(name, patched, stages, material)
+            with file.placed(name, None if patched.variant == AS_WRITTEN else patched.variant):
+                node = _node(name, patched, stages, material)
             stages[name] = plan.nodes.setdefault(node.id, node)
         plan.outcomes.append(
             {
@@ -120,7 +123,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         config.pop(key)
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data), "prompts": recipe.prompts}  # fmt: skip
-    return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder)
+    alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
+    return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder, alike)
 
 
 def _folder(stage: Stage, material: Material, name: str) -> Path:

@@ -14,17 +14,18 @@ from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import RowEncoder
 from gradus.data.labels import Labels
-from gradus.data.readers import Row
+from gradus.data.readers import Row, Skipped
 from gradus.data.rows import RowsData
 from gradus.data.shards import TokenStore
 from gradus.data.sources import Rows, Source, Windows
 from gradus.data.text import TextData
-from gradus.evaluation.metrics import LARGER_IS_BETTER, larger_is_better
+from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.families.folder import ModelFolder, read_folder
 from gradus.objectives import ClassificationConfig, Objective, Task
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.tokenizers import Tokenizer
+
 
 @dataclass
 class Split:
@@ -35,6 +36,8 @@ class Split:
     store: TokenStore | None = None
     counts: dict[str, Any] = field(default_factory=dict)
     """What was read, cut and skipped, for check and report."""
+    skipped: Sequence[Skipped] = ()
+    """Bad rows that the recipe allowed to leave out."""
 
 
 @dataclass
@@ -218,7 +221,10 @@ def _row_split(
         found = np.bincount([int(example.label or 0) for example in examples], minlength=len(labels.names))
         counts["labels"] = dict(zip(labels.names, found.tolist()))
     return Split(
-        Rows(examples, [f"{row.file}:{row.line}" for row in source.rows]), rows=source.rows, counts=counts
+        Rows(examples, [f"{row.file}:{row.line}" for row in source.rows]),
+        rows=source.rows,
+        counts=counts,
+        skipped=source.skipped,
     )
 
 
@@ -226,7 +232,6 @@ def _check_metric(prepared: Prepared) -> None:
     stop = prepared.node.stage.stop
     if stop is None or stop.metric is None:
         return
-    larger_is_better(stop.metric)
     tokens = {"loss", "perplexity", "bits_per_byte"}
     legal = (
         tokens

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gradus.core.config import Config
+from gradus.core.config import Config, wrong
 from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval
+from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
@@ -29,7 +30,10 @@ def _expand(model: object) -> object:
     """A preset's fields with what the recipe changes."""
     if isinstance(model, dict) and "preset" in model:
         changed = {key: value for key, value in model.items() if key != "preset"}
-        return {**preset(str(model["preset"])), **changed}
+        try:
+            return {**preset(str(model["preset"])), **changed}
+        except UserError as mistake:
+            raise wrong("preset", mistake.problem, mistake.text, mistake.hint) from None
     return model
 
 
@@ -59,6 +63,13 @@ class Evaluate(Config):
     every: Interval | None = None
     """Text: a tenth of the stage, rows: an epoch, unless given."""
 
+    @field_validator("every")
+    @classmethod
+    def _something(cls, every: Quantity | None) -> Quantity | None:
+        if every is not None and every.amount <= 0:
+            raise wrong("", "the interval must be more than nothing", every)
+        return every
+
 
 class Stop(Config):
     """Early stopping: after `patience` evaluations without a better value."""
@@ -74,6 +85,13 @@ class Save(Config):
 
     every: SaveInterval = Quantity(2, "minutes")
     keep: int = Field(2, ge=1)
+
+    @field_validator("every")
+    @classmethod
+    def _something(cls, every: Quantity) -> Quantity:
+        if every.amount <= 0 or (every.unit == "steps" and every.amount % 1):
+            raise wrong("", "the interval must be more than nothing, and steps a whole number", every)
+        return every
 
 
 class Stage(Config):
@@ -91,6 +109,7 @@ class Stage(Config):
     batch: BatchSize = None  # type: ignore[assignment]
     """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
     length: Duration
+    """In epochs, steps, tokens or minutes."""
     clip: float | None = Field(1.0, gt=0)
     """The largest norm of the gradient (OpenAI's release: 1)."""
     precision: Precision = "auto"
@@ -122,19 +141,20 @@ class Stage(Config):
     def _agree(self) -> Self:
         rows = isinstance(self.data, RowsData)
         if not rows and any(isinstance(objective, ClassificationConfig) for objective in self.objectives):
-            raise ValueError("the objective classification needs data of kind rows, with labels")
+            raise wrong("objectives", "the objective classification needs data of kind rows, with labels")
         kinds = [objective.kind for objective in self.objectives]
         if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
-            raise ValueError(f"the objective {twice} stands there twice")
+            raise wrong("objectives", "this objective stands there twice", twice)
         legal = ("rows",) if rows else ("windows", "tokens")
         if self.batch.unit not in legal:
-            raise ValueError(f"batch counts {' or '.join(legal)} here, not {self.batch.unit}")
+            raise wrong("batch", f"the batch counts {' or '.join(legal)} here", self.batch, f"such as 32 {legal[0]}")
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
-            raise ValueError(f"batch must be a whole number of at least 1, not {self.batch}")
+            raise wrong("batch", "a whole number of at least 1 is wanted", self.batch)
         if self.length.amount <= 0:
-            raise ValueError(f"length must be more than nothing, not {self.length}")
+            raise wrong("length", "the length must be more than nothing", self.length, "such as 3 epochs")
         if (self.stop or self.weights == "best") and self.data.dev is None:
-            raise ValueError("choosing weights by a metric needs data.dev")
+            key = "stop" if self.stop else "weights"
+            raise wrong(key, "choosing weights by a metric needs data.dev", None, "add `dev: 10 %` to the data, or files")
         return self
 
     @property
@@ -182,9 +202,8 @@ class Recipe(Config):
     def _names(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
         for name in stages:
             if not STAGE_NAME.fullmatch(name) or name == SCRATCH:
-                raise ValueError(
-                    f"{name!r} is no stage name: small letters, digits and _ are, `scratch` is reserved"
-                )
+                hint = "small letters, digits and _, a letter first; `scratch` is reserved"
+                raise wrong(name, "this is no name for a stage", name, hint)
         return stages
 
     @classmethod
@@ -201,7 +220,8 @@ class Recipe(Config):
         while waiting:
             ready = [name for name in waiting if self.stages[name].parent in (None, *done)]
             if not ready:
-                raise ValueError(f"{waiting[0]!r} can never start: `from` leads in a circle")
+                circle = " and ".join(waiting[:4])
+                raise wrong(f"stages.{waiting[0]}.from", f"{circle} can never start: `from` leads in a circle")
             done += ready
             waiting = [name for name in waiting if name not in done]
         return done
@@ -215,15 +235,12 @@ class Recipe(Config):
     def _graph(self) -> Self:
         for name, stage in self.stages.items():
             if stage.parent == name:
-                raise ValueError(f"stages.{name}.from: a stage cannot start from itself")
+                raise wrong(f"stages.{name}.from", "a stage cannot start from itself", name)
             if stage.parent is not None and stage.parent not in self.stages:
                 legal = [SCRATCH, *(other for other in self.stages if other != name)]
-                raise ValueError(
-                    f"stages.{name}.from: there is no stage {stage.parent!r}; there is {', '.join(legal)}"
-                )
+                raise wrong(f"stages.{name}.from", "there is no such stage", stage.parent, nearest(stage.parent, legal))
         self.order()
         if self.seeds.start is not None and self.seeds.start not in self.stages:
-            raise ValueError(
-                f"seeds.from: there is no stage {self.seeds.start!r}; there is {', '.join(self.stages)}"
-            )
+            start = self.seeds.start
+            raise wrong("seeds.from", "there is no such stage", start, nearest(start, self.stages))
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from gradus.core.errors import UserError
 from gradus.core.storage import lock, read_json, write_file, write_json
 from gradus.distributed.world import World, close_world, open_world
 from gradus.pipeline.environment import Signals
+from gradus.pipeline.estimate import disk_bytes
 from gradus.pipeline.finish import finish
 from gradus.pipeline.material import Material
-from gradus.pipeline.plan import Node, Plan, make_plan
+from gradus.pipeline.plan import Node, make_plan
 from gradus.pipeline.prepare import prepare
 from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import RecipeFile, read_recipe
 from gradus.pipeline.stage import Context, StageRun
+from gradus.training.checkpoint import require_room
 
 
 def run(
@@ -51,15 +53,19 @@ def run(
         with ExitStack() as stack:
             stack.enter_context(signals.watching())
             if world.first:
+                require_writable(Path(runs))
                 busy = "another run of this recipe is under way"
                 stack.enter_context(lock(folder / ".lock", wait=False, busy=busy))
             material = Material(data_root(file, data_dir), Path(runs) / "cache", told)
             plan = make_plan(file, material)
+            context = Context(world, folder / "stages", told, signals, inexact)
+            nodes = list(plan.until(until))
+            left = [node for node in nodes if fresh or not is_done(context.folder(node.id))]
+            _prove(left, file, material, context)
             if world.first:
                 write_file(folder / "recipe.yaml", file.text)
                 write_json(folder / "plan.json", plan.plain())
-            context = Context(world, folder / "stages", told, signals, inexact)
-            _run_nodes(plan, until, material, context, fresh)
+            _run_nodes(nodes, material, context, fresh)
     finally:
         close_world()
     return folder
@@ -83,8 +89,30 @@ def is_done(folder: Path) -> bool:
         return False
 
 
-def _run_nodes(plan: Plan, until: str | None, material: Material, context: Context, fresh: bool) -> None:
-    nodes = list(plan.until(until))
+def _prove(nodes: Sequence[Node], file: RecipeFile, material: Material, context: Context) -> None:
+    """Reads and tokenises what every node needs before the first one trains: a wrong label in the last stage must
+    not be found after a night. Raises UserError for what is wrong and where the disk is too small for all."""
+    needs: dict[str, int] = {}
+    for node in nodes:
+        if node.likeness not in needs:
+            with file.placed(node.name):
+                needs[node.likeness] = disk_bytes(prepare(node, material))
+    if context.world.first:
+        require_room(context.stages, sum(needs[node.likeness] for node in nodes))
+
+
+def require_writable(runs: Path) -> None:
+    """Makes the folder of all runs. Raises UserError where nothing can be written there."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        writable = os.access(runs, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise UserError(f"run folders cannot be kept here: {error.strerror}", file=runs, field="--runs") from None
+    if not writable:
+        raise UserError("run folders cannot be kept here: no permission to write", file=runs, field="--runs")
+
+
+def _run_nodes(nodes: Sequence[Node], material: Material, context: Context, fresh: bool) -> None:
     if fresh and context.world.first:
         for node in nodes:
             shutil.rmtree(context.folder(node.id), ignore_errors=True)

@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from safetensors.torch import load_file, save_file
 
 from gradus.core.duration import Clock
 from gradus.core.storage import new_folder, read_json, sweep, write_json
 from gradus.data.feed import Feed
+from gradus.data.sources import Source
 from gradus.distributed.precision import DTYPES, resolve
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import Scores, score, summarise
@@ -33,7 +34,7 @@ from gradus.pipeline.progress import Told
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
 from gradus.training.stopping import Stopping
-from gradus.training.trainer import Due, Report, Trainer
+from gradus.training.trainer import Due, NotFinite, Report, Trainer
 from gradus.training.transfer import Moved, transfer
 
 REPORTS = 200
@@ -79,7 +80,20 @@ class StageRun:
         self.stopped = "length"
 
     def train(self) -> Learner:
-        """Trains, or resumes and trains, and returns the learner with the weights that leave the stage."""
+        """Trains, or resumes and trains, and returns the learner with the weights that leave the stage.
+
+        Raises NotFinite, naming the last good checkpoint, where the loss or a weight is no number any more.
+        """
+        try:
+            return self._train()
+        except NotFinite as mistake:
+            good = checkpoint.latest(self.checkpoints)
+            mistake.file, mistake.field = self.folder, f"stages.{self.node.name}"
+            last = f"the last good checkpoint is {good.name}" if good else "no checkpoint was written before it"
+            mistake.hint = f"{mistake.hint}; {last}"
+            raise
+
+    def _train(self) -> Learner:
         if self.world.first:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             sweep(self.checkpoints)
@@ -216,6 +230,8 @@ class StageRun:
         prepared = self.prepared
         part = prepared.splits[split]
         scores = score(learner, part.source, self.world, self.budget, self.node.seed)
+        for found in scores:
+            _require_finite(found, split, part.source)
         names = prepared.labels.names if prepared.labels else ()
         metrics: dict[str, float] = {}
         for place, (objective, found) in enumerate(zip(prepared.objectives, scores)):
@@ -271,6 +287,15 @@ class StageRun:
         self.context.told.say(
             f"{self.node.id}: going on from step {trainer.clock.step} of {trainer.feed.steps}"
         )
+
+
+def _require_finite(found: Scores, split: str, source: Source) -> None:
+    """Raises NotFinite, naming rows, where a score is no number: finite weights can be too large to use."""
+    bad = found.rows[~np.isfinite(found.values).all(1)]
+    if len(bad):
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        places = ", ".join(source.where(int(row)) for row in bad[:3]) + more
+        raise NotFinite(f"the scores of {split} are not finite: {places}", hint=NotFinite.HINT)
 
 
 def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from gradus.report.summary import Table
+from gradus.report.summary import Line, Table
 from gradus.report.words import MINUS, SHARES, metric_name, number, with_deviation
 
 SERIES = 6
@@ -98,50 +98,60 @@ def _axis_label(value: float, metric: str, step: float) -> str:
     return f"{shown:,.{digits}f}".replace("-", MINUS)
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """The scales of a figure of curves."""
+
+    xs: Sequence[float]
+    ys: Sequence[float]
+    last: float
+    metric: str
+    left: float = 46.0
+    right: float = 336.0
+    top: float = 14.0
+    bottom: float = 168.0
+
+    def place(self, point: Point) -> Point:
+        across = self.left + (self.right - self.left) * point[0] / self.last
+        share = (point[1] - self.ys[0]) / (self.ys[-1] - self.ys[0])
+        return across, self.bottom - (self.bottom - self.top) * share
+
+    def axes(self) -> list[str]:
+        parts = [text(self.right, self.bottom + 33, "steps", "tick", "end")]
+        for mark in self.ys:
+            y, said = self.place((0, mark))[1], _axis_label(mark, self.metric, self.ys[1] - self.ys[0])
+            parts += [
+                line(self.left, y, self.right, y, "grid"),
+                text(self.left - 7, y + 4, said, "tick", "end"),
+            ]
+        for mark in (mark for mark in self.xs if mark <= self.last):
+            said = _axis_label(mark, "steps", self.xs[1] - self.xs[0])
+            parts.append(text(self.place((mark, 0))[0], self.bottom + 17, said, "tick", "middle"))
+        return parts
+
+
 def curves(title: str, metric: str, drawn: Sequence[Curve], floors: Sequence[tuple[str, float]] = ()) -> str:
     """A figure of curves over optimizer steps, floors as dashed lines; empty where nothing can be drawn."""
     drawn = [Curve(c.name, c.colour, thinned(c.points), c.dots) for c in drawn]
-    ys = [y for curve in drawn for _, y in curve.points]
-    if not ys:
+    values = [y for curve in drawn for _, y in curve.points]
+    if not values:
         return ""
-    low, high = min(ys), max(ys)
+    low, high = min(values), max(values)
+    reach = 2 * (high - low)
     # A floor far outside would flatten the curves: then it is left to the table.
-    near = [
-        (name, value) for name, value in floors if low - 2 * (high - low) <= value <= high + 2 * (high - low)
-    ]
-    low = 0.0 if metric in FROM_ZERO else low
-    marks = ticks(min([low, *(v for _, v in near)]), max([high, *(v for _, v in near)]))
-    width, left, right, top, bottom = 356.0, 46.0, 336.0, 14.0, 168.0
-    xs = ticks(0, max(x for curve in drawn for x, _ in curve.points))
-    last = max(x for curve in drawn for x, _ in curve.points) or 1.0
-
-    def place(point: Point) -> Point:
-        across = left + (right - left) * point[0] / last
-        return across, bottom - (bottom - top) * (point[1] - marks[0]) / (marks[-1] - marks[0])
-
-    parts = []
-    for mark in marks:
-        y = place((0, mark))[1]
-        parts += [
-            line(left, y, right, y, "grid"),
-            text(left - 7, y + 4, _axis_label(mark, metric, marks[1] - marks[0]), "tick", "end"),
-        ]
-    for mark in (mark for mark in xs if mark <= last):
-        parts.append(
-            text(
-                place((mark, 0))[0], bottom + 17, _axis_label(mark, "steps", xs[1] - xs[0]), "tick", "middle"
-            )
-        )
-    parts.append(text(right, bottom + 33, "steps", "tick", "end"))
+    near = [(name, value) for name, value in floors if low - reach <= value <= high + reach]
+    shown = [low, high, *(value for _, value in near), *([0.0] if metric in FROM_ZERO else [])]
+    last = max(x for curve in drawn for x, _ in curve.points)
+    frame = _Frame(ticks(0, last), ticks(min(shown), max(shown)), last or 1.0, metric)
+    parts = frame.axes()
     for name, value in near:
-        y = place((0, value))[1]
-        parts += [
-            line(left, y, right, y, "floor"),
-            text(left + 4, y - 4, f"{name} {number(value, metric)}", "floor-name"),
-        ]
+        y = frame.place((0, value))[1]
+        parts.append(line(frame.left, y, frame.right, y, "floor"))
+        parts.append(text(frame.left + 4, y - 4, f"{name} {number(value, metric)}", "floor-name"))
     for curve in drawn:
-        parts += _drawn(curve, [place(point) for point in curve.points], metric)
-    return svg(width, bottom + 38, parts, title)
+        if curve.points:
+            parts += _drawn(curve, [frame.place(point) for point in curve.points], metric)
+    return svg(356, frame.bottom + 38, parts, title)
 
 
 def _drawn(curve: Curve, places: Sequence[Point], metric: str) -> list[str]:
@@ -157,52 +167,79 @@ def _drawn(curve: Curve, places: Sequence[Point], metric: str) -> list[str]:
     return parts
 
 
-def dots(table: Table, colours: dict[str, int]) -> str:
-    """The table's own metric as a figure: a ring a seed, a bar at the mean, a dashed line at each floor."""
-    metric = table.metric
-    lines = [entry for entry in table.lines if metric in entry.cells]
-    floors = [floor for floor in table.floors if floor.variant is None and metric in floor.values]
-    values = [v for entry in lines for v in entry.cells[metric].values] + [f.values[metric] for f in floors]
-    span = max(values) - min(values) or abs(values[0]) or 1.0
-    marks = ticks(min(values) - 0.04 * span, max(values) + 0.04 * span, 5)
-    left, right, top, tall = 190.0, 910.0, 42.0, 36.0
-    bottom = top + tall * len(lines)
+@dataclass(frozen=True)
+class _Scale:
+    """The horizontal scale of `dots`: places a value, and knows the figure's edges."""
 
-    def place(value: float) -> float:
-        return left + (right - left) * (value - marks[0]) / (marks[-1] - marks[0])
+    marks: Sequence[float]
+    bottom: float
+    left: float = 190.0
+    right: float = 910.0
+    top: float = 42.0
 
-    parts = []
-    for mark in marks:
-        parts.append(line(place(mark), top, place(mark), bottom, "grid"))
-        parts.append(
-            text(place(mark), bottom + 18, _axis_label(mark, metric, marks[1] - marks[0]), "tick", "middle")
+    def place(self, value: float) -> float:
+        return self.left + (self.right - self.left) * (value - self.marks[0]) / (
+            self.marks[-1] - self.marks[0]
         )
-    ends: list[float] = [-math.inf, -math.inf]
-    for floor in sorted(floors, key=lambda floor: floor.values[metric]):
-        x, said = place(floor.values[metric]), f"{floor.title} {number(floor.values[metric], metric)}"
+
+
+def dots(table: Table, colours: dict[str, int]) -> str:
+    """The table's own metric as a figure: a ring a seed, a bar at the mean, a dashed line at each floor.
+
+    Empty where no variant has a finite value.
+    """
+    metric, tall = table.metric, 36.0
+    lines = [
+        entry for entry in table.lines if metric in entry.cells and math.isfinite(entry.cells[metric].mean)
+    ]
+    floors = [
+        (floor.title, floor.values[metric])
+        for floor in table.floors
+        if floor.variant is None and math.isfinite(floor.values.get(metric, math.nan))
+    ]
+    if not lines:
+        return ""
+    values = [v for entry in lines for v in entry.cells[metric].values] + [value for _, value in floors]
+    margin = 0.04 * (max(values) - min(values) or abs(values[0]) or 1.0)
+    scale = _Scale(ticks(min(values) - margin, max(values) + margin, 5), _Scale.top + tall * len(lines))
+    parts = []
+    for mark in scale.marks:
+        x, said = scale.place(mark), _axis_label(mark, metric, scale.marks[1] - scale.marks[0])
+        parts.append(line(x, scale.top, x, scale.bottom, "grid"))
+        parts.append(text(x, scale.bottom + 18, said, "tick", "middle"))
+    parts += _floor_lines(scale, floors, metric)
+    for index, entry in enumerate(lines):
+        kind = series_class(colours.get(entry.variant, SERIES))
+        parts += _row(scale, scale.top + tall * (index + 0.5), entry, metric, kind)
+    return svg(WIDE, scale.bottom + 26, parts, f"{metric_name(metric)} on {table.split} for every variant")
+
+
+def _floor_lines(scale: _Scale, floors: Sequence[tuple[str, float]], metric: str) -> list[str]:
+    """Dashed lines, their names above them on two rows, so that neighbours do not overlap."""
+    parts: list[str] = []
+    ends = [-math.inf, -math.inf]
+    for name, value in sorted(floors, key=lambda floor: floor[1]):
+        x, said = scale.place(value), f"{name} {number(value, metric)}"
         half = 3.2 * width_of(said)
-        centre = min(max(x, left + half - 20), WIDE - half)
+        centre = min(max(x, scale.left + half - 20), WIDE - half)
         row = 0 if centre - half > ends[0] else 1
         ends[row] = centre + half + 8
-        parts += [
-            line(x, top - 6, x, bottom, "floor"),
-            text(centre, top - 12 - 15 * row, said, "floor-name", "middle"),
-        ]
-    for index, entry in enumerate(lines):
-        y, cell, kind = (
-            top + tall * (index + 0.5),
-            entry.cells[metric],
-            series_class(colours.get(entry.variant, SERIES)),
-        )
-        parts.append(text(left - 16, y + 4, cut(entry.variant, 26), "row-name", "end"))
-        if cell.deviation is not None:
-            spread = place(cell.mean - cell.deviation), place(cell.mean + cell.deviation)
-            parts.append(line(spread[0], y, spread[1], y, f"spread {kind}"))
-        for seed, value in zip(entry.seeds, cell.values):
-            said = escape(f"seed {seed}: {number(value, metric)}")
-            ring = f'<circle cx="{place(value):.1f}" cy="{y:.1f}" r="5" class="ring {kind}">'
-            parts.append(f"{ring}<title>{said}</title></circle>")
-        parts.append(line(place(cell.mean), y - 10, place(cell.mean), y + 10, f"mean {kind}"))
-        parts.append(text(right + 18, y + 4, with_deviation(cell.mean, cell.deviation, metric), "value"))
-    label = f"{metric_name(metric)} on {table.split} for every variant"
-    return svg(WIDE, bottom + 26, parts, label)
+        parts.append(line(x, scale.top - 6, x, scale.bottom, "floor"))
+        parts.append(text(centre, scale.top - 12 - 15 * row, said, "floor-name", "middle"))
+    return parts
+
+
+def _row(scale: _Scale, y: float, entry: Line, metric: str, kind: str) -> list[str]:
+    cell = entry.cells[metric]
+    parts = [text(scale.left - 16, y + 4, cut(entry.variant, 26), "row-name", "end")]
+    if cell.deviation is not None:
+        ends = scale.place(cell.mean - cell.deviation), scale.place(cell.mean + cell.deviation)
+        parts.append(line(ends[0], y, ends[1], y, f"spread {kind}"))
+    for seed, value in zip(entry.seeds, cell.values):
+        said = escape(f"seed {seed}: {number(value, metric)}")
+        ring = f'<circle cx="{scale.place(value):.1f}" cy="{y:.1f}" r="5" class="ring {kind}">'
+        parts.append(f"{ring}<title>{said}</title></circle>")
+    x = scale.place(cell.mean)
+    parts.append(line(x, y - 10, x, y + 10, f"mean {kind}"))
+    shown = with_deviation(cell.mean, cell.deviation, metric)
+    return [*parts, text(scale.right + 18, y + 4, shown, "value")]

@@ -116,7 +116,7 @@ def gains(group: Group, every: Sequence[Group]) -> list[str]:
     twin = next((g for g in every if g.name == group.name and g is not group and g.from_scratch), None)
     beside = twin.earned() if twin and not group.from_scratch else None
     if beside and beside[:2] == (split, metric):
-        said.append(f"{number(cell.mean - beside[2].mean, metric, sign=True)} against from scratch")
+        said.append(f"{number(cell.mean - beside[2].mean, metric, sign=True)} against scratch")
     return said
 
 

@@ -59,7 +59,7 @@ class Stage:
     def metric(self) -> str:
         """The metric that speaks for the stage: what `stop` watches, else accuracy, or bits per byte."""
         stop = self.part("config").get("stop") or {}
-        wanted = stop.get("metric") or DEFAULT_METRIC.get(self.kind, "loss")
+        wanted = str(stop.get("metric") or "").rsplit(".", 1)[-1] or DEFAULT_METRIC.get(self.kind, "loss")
         measured = [metric for split in SPLITS for metric in self.results.get(split, {})]
         return wanted if wanted in measured or not measured else measured[0]
 

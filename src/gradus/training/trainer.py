@@ -35,6 +35,12 @@ Due = frozenset[str]
 Timetable = Callable[[Clock], Due]
 
 
+class NotFinite(UserError):
+    """Training left the numbers: the loss, its gradient or a weight is infinite or not a number."""
+
+    HINT = "a lower lr, a longer warm-up or precision: fp32 may help"
+
+
 @dataclass(frozen=True)
 class Report:
     """What happened since the last one. `due` holds what the caller asked for: report, evaluate, save, stop, end."""
@@ -151,6 +157,8 @@ class Trainer:
         if not due & {"report", "evaluate"}:
             return Report(self.clock, due)
         lines = self._finite_lines()
+        if due & {"evaluate", "end"}:
+            self._require_finite_weights()
         counts = torch.tensor(self._counts, dtype=torch.float64).sum(0)
         means = (lines[:, :-1].sum(0) / counts.clamp(min=1e-300)).tolist()
         names = [objective.name for objective in self.learner.objectives]
@@ -168,7 +176,7 @@ class Trainer:
     def _finite_lines(self) -> torch.Tensor:
         """Sums and gradient norm of every step since the last report [steps, K + 1].
 
-        Raises UserError that names the first step, and its rows, whose loss or gradient is not finite.
+        Raises NotFinite that names the first step, and its rows, whose loss or gradient is not finite.
         """
         lines = torch.stack(self._sums).double().cpu()
         bad = (~torch.isfinite(lines)).any(1).nonzero()
@@ -177,15 +185,25 @@ class Trainer:
             _, rows = self.feed.places(step)
             places = ", ".join(self.feed.source.where(int(row)) for row in rows[:8])
             more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
-            raise UserError(
-                f"the loss or its gradient is not finite at step {step + 1}",
-                text=f"{places}{more}",
-                hint="a lower lr, a longer warm-up or precision: fp32 may help",
-            )
+            problem = f"the loss or its gradient is not finite at step {step + 1}, whose rows are {places}{more}"
+            raise NotFinite(problem, hint=NotFinite.HINT)
         return lines
 
+    def _require_finite_weights(self) -> None:
+        """Raises NotFinite: the last update may have gone too far after a loss that was still finite."""
+        named = list(self.learner.named_parameters())
+        finite = torch.stack([parameter.detach().isfinite().all() for _, parameter in named])
+        if not bool(finite.all()):
+            first = named[int((~finite).nonzero()[0])][0]
+            problem = f"the weights are not finite after step {self.clock.step}"
+            raise NotFinite(problem, text=first, hint=NotFinite.HINT)
+
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to keep besides weights and optimizer state, as JSON values."""
+        """What a checkpoint has to keep besides weights and optimizer state, as JSON values.
+
+        Raises NotFinite where it would keep what is no use.
+        """
+        self._require_finite_weights()
         sums = self._finite_lines().tolist() if self._sums else []
         return {"clock": asdict(self.clock), "seconds": self.seconds, "since": self._since,
                 "counts": self._counts, "sums": sums}  # fmt: skip

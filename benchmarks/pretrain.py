@@ -1,0 +1,207 @@
+"""Pre-training speed beside Hugging Face's Trainer: same shape, same batch, same dropout, same machine, in
+turn.
+
+    python benchmarks/pretrain.py                     # about five minutes on two cores
+    python benchmarks/pretrain.py --rounds 5 --export results/pretrain.json
+
+4 layers x 256, 4 heads, context 256, vocabulary 8192, 16 windows of 256 tokens a step, dropout 0.1 of all
+three kinds, AdamW, gradients clipped at 1.0. Every side runs in a process of its own, sides take turns, and
+what is told is the median over rounds of 4096 tokens over the median step. The peer is GPT2LMHeadModel
+(Hugging Face's GPT-1 has the slower attention) under `Trainer`, in the fastest of its settings on this
+machine: bf16 or fp32, SDPA or eager attention, tried first. It is shown with the allocator its users have
+and with the settings that Gradus' command makes. Matrix rates are measured in the same turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+LAYERS, WIDTH, HEADS, CONTEXT, VOCABULARY, WINDOWS = 4, 256, 4, 256, 8192, 16
+TOKENS = WINDOWS * CONTEXT
+WARM_UP = 4
+"""Steps that are not timed: kernels are built and memory is found."""
+
+OURS = {"gradus bf16": ["gradus", "bf16"], "gradus fp32": ["gradus", "fp32"]}
+PEERS = {f"peer {precision} {attention}": ["peer", precision, attention]
+         for precision in ("bf16", "fp32") for attention in ("sdpa", "eager")}  # fmt: skip
+
+
+def gradus(precision: str, steps: int) -> list[float]:
+    """Seconds of each timed step of our own Trainer."""
+    import numpy as np
+    import torch
+
+    from gradus.core.allocator import keep_memory
+    from gradus.core.model import ModelConfig
+    from gradus.data.feed import Feed
+    from gradus.data.sources import Windows
+    from gradus.distributed.world import World
+    from gradus.nn.transformer import Transformer
+    from gradus.objectives import CausalLMConfig, Task
+    from gradus.optim.optimizers import AdamW
+    from gradus.optim.schedules import Cosine
+    from gradus.training.learner import Learner
+    from gradus.training.trainer import Trainer
+
+    class Text:
+        """Made-up running text of one document."""
+
+        total = TOKENS * (steps + WARM_UP) + 1
+        documents = np.array([0, total])
+        ids = np.random.default_rng(0).integers(0, VOCABULARY, total)
+
+        def read(self, start: int, stop: int) -> np.ndarray:
+            return self.ids[start:stop]
+
+    keep_memory()
+    model = ModelConfig(layers=LAYERS, width=WIDTH, heads=HEADS, context=CONTEXT, vocab_size=VOCABULARY)
+    transformer = Transformer(model, {"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
+    learner = Learner(transformer, [CausalLMConfig().build(Task(model, "pretrain"))]).initialise(1)
+    feed = Feed(Windows(Text(), CONTEXT), WINDOWS, 1, WINDOWS * (steps + WARM_UP))
+    optimizer = AdamW().build(learner.named_parameters())
+    trainer = Trainer(learner, feed, optimizer, Cosine(), World(), warmup=2, budget=4 * TOKENS)
+    marks = [time.perf_counter() for _ in trainer.steps(lambda clock: frozenset({"tick"}))]
+    return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
+
+
+def peer(precision: str, attention: str, steps: int, keeps: bool) -> list[float]:
+    """Seconds of each timed step of Hugging Face's Trainer; `keeps` gives it our allocator settings."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+
+    if keeps:
+        from gradus.core.allocator import keep_memory
+
+        keep_memory()
+    marks = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            marks.append(time.perf_counter())
+
+    config = GPT2Config(
+        n_layer=LAYERS, n_embd=WIDTH, n_head=HEADS, n_positions=CONTEXT, vocab_size=VOCABULARY,
+        bos_token_id=0, eos_token_id=0, attn_implementation=attention,
+    )  # fmt: skip
+    windows = torch.randint(0, VOCABULARY, (WINDOWS * (steps + WARM_UP), CONTEXT))
+    rows = [{"input_ids": window, "labels": window} for window in windows]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=WINDOWS, max_steps=steps + WARM_UP, bf16=precision == "bf16",
+            use_cpu=True, max_grad_norm=1.0, learning_rate=2.5e-4, weight_decay=0.01, save_strategy="no",
+            logging_steps=500, report_to=[], disable_tqdm=True,
+        )  # fmt: skip
+        Trainer(GPT2LMHeadModel(config), arguments, train_dataset=rows, callbacks=[Watch()]).train()
+    return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
+
+
+def matrix_rate(precision: str) -> list[float]:
+    """Seconds of a product of two matrices 2048 x 2048, repeated."""
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    first, second = torch.randn(2, 2048, 2048).to(dtype)
+    seconds = []
+    for _ in range(30):
+        start = time.perf_counter()
+        first @ second
+        seconds.append(time.perf_counter() - start)
+    return seconds[5:]
+
+
+def side(arguments: list[str], steps: int) -> float:
+    """The median second of one side, run in a new process."""
+    command = [sys.executable, __file__, "--side", *arguments, "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
+
+
+def run_side(arguments: list[str], steps: int) -> list[float]:
+    what, precision, *rest = arguments
+    if what == "gradus":
+        return gradus(precision, steps)
+    if what == "rate":
+        return matrix_rate(precision)
+    return peer(precision, rest[0], steps, "keep" in rest)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+    ]
+    return {"cpu": names[0] if names else platform.processor(), "threads": torch.get_num_threads(),
+            "torch": torch.__version__, "python": platform.python_version(), "system": platform.system()}  # fmt: skip
+
+
+def compare(rounds: int, steps: int) -> dict[str, Any]:
+    """All sides in turn, `rounds` times."""
+    tried = {name: TOKENS / side(arguments, max(4, steps // 3)) for name, arguments in PEERS.items()}
+    best = max(tried, key=lambda name: tried[name])
+    sides = {**OURS, best: PEERS[best], f"{best}, our allocator": [*PEERS[best], "keep"]}
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    rates: dict[str, list[float]] = {"bf16": [], "fp32": []}
+    for number in range(rounds):
+        for precision, measured in rates.items():
+            measured.append(2 * 2048**3 / side(["rate", precision], 1))
+        for name, arguments in sides.items():
+            speeds[name].append(TOKENS / side(arguments, steps))
+            print(f"round {number + 1}  {name:36} {speeds[name][-1]:7.0f} tokens/s", flush=True)
+    return {"machine": machine(), "peer_settings_tried": tried, "peer": best,
+            "matrix_rate": rates, "tokens_per_second": speeds}  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """The result as lines: tokens a second, the ratio to the peer, the share of the matrix rate."""
+    from gradus.core.model import ModelConfig
+
+    model = ModelConfig(layers=LAYERS, width=WIDTH, heads=HEADS, context=CONTEXT, vocab_size=VOCABULARY)
+    rates = {key: statistics.median(values) for key, values in found["matrix_rate"].items()}
+    base = statistics.median(found["tokens_per_second"][found["peer"]])
+    cpu = found["machine"]
+    lines = [f"{cpu['cpu']}, {cpu['threads']} threads, torch {cpu['torch']}; matrix rate "
+             + ", ".join(f"{key} {rate / 1e12:.2f} TFLOP/s" for key, rate in rates.items())]  # fmt: skip
+    for name, values in found["tokens_per_second"].items():
+        middle = statistics.median(values)
+        used = middle * model.flops_per_token(CONTEXT) / rates["bf16" if "bf16" in name else "fp32"]
+        spread = f"{min(values):.0f} to {max(values):.0f}"
+        lines.append(f"{name:36} {middle:7.0f} tokens/s  ({spread})  {middle / base:4.2f} x peer  "
+                     f"{used:4.0%} of the matrix rate")  # fmt: skip
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=15, help="timed steps a side and round")
+    parser.add_argument("--export", type=Path, help="write all figures to this JSON file")
+    parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(run_side(options.side, options.steps)))
+        return
+    found = compare(options.rounds, options.steps)
+    print("\n".join(table(found)))
+    if options.export:
+        options.export.parent.mkdir(parents=True, exist_ok=True)
+        options.export.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Evaluating a model that is ready for use: the metrics of its own task, on the data it is given."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradus.core.errors import UserError, nearest
+from gradus.data.paths import BUILTIN
+from gradus.data.reader_options import Reader, ReaderOptions
+from gradus.data.rows import RowsData, row_splits
+from gradus.data.shards import token_store
+from gradus.data.sources import Rows, Source, Windows
+from gradus.data.split import SPLITS, TRAIN
+from gradus.data.text import TextData, text_splits
+from gradus.distributed.world import World
+from gradus.evaluation.evaluator import score, summarise
+from gradus.evaluation.metrics import language_metrics
+
+if TYPE_CHECKING:
+    from gradus.pipeline.serving import Model
+
+
+def evaluate_file(
+    model: Model, data: str | Path | Sequence[str], split: str = "test", reader: Reader | None = None
+) -> dict[str, float]:
+    """The metrics of the model's own task, as its training reports them, and the counts they rest on.
+
+    `data` is a file, a glob, a list of them or builtin:NAME; only the last has splits, and `split` chooses
+    one. Rows need the label's column. A language model reads text, tokenised into a temporary folder, in
+    the windows of its training; where its tokenizer has no token for `end`, each document is scored alone,
+    without it. Raises UserError for data that cannot be read, or holds nothing to score.
+    """
+    entries = [str(data)] if isinstance(data, str | Path) else list(data)
+    name = entries[0] if entries else ""
+    if not name:
+        raise UserError("no data to evaluate on is named", field="data")
+    if split not in SPLITS:
+        raise UserError("there is no such split", field="split", text=split, hint=nearest(split, SPLITS))
+    splits: dict[str, Any] = {TRAIN: entries}
+    if name.startswith(BUILTIN) and len(entries) == 1:
+        splits = {TRAIN: name, split: name}
+    else:
+        split = TRAIN
+    try:
+        if model.labels or model.reading.format is not None:
+            return _evaluate_rows(model, splits, split, model.reading.options(name, reader))
+        return _evaluate_text(model, splits, split)
+    except UserError as error:
+        error.field = "data" if error.field == TRAIN else error.field  # there is no `train` here
+        raise
+
+
+def _evaluate_rows(
+    model: Model, splits: Mapping[str, Any], split: str, options: ReaderOptions
+) -> dict[str, float]:
+    encoder = model.row_encoder
+    keys = {key: getattr(options, key) for key in ReaderOptions.model_fields}
+    rows = row_splits(RowsData(kind="rows", format=encoder.format, **splits, **keys), Path())[split].rows
+    examples = encoder.encode(rows)
+    cuts = [example.truncated for example in examples if example.truncated]
+    source = Rows(examples, [f"{row.file}:{row.line}" for row in rows])
+    counts = {"rows": len(rows), "truncated_rows": len(cuts), "truncated_tokens": sum(cuts)}
+    return {**_metrics(model, source, None), **counts}
+
+
+def _evaluate_text(model: Model, splits: Mapping[str, Any], split: str) -> dict[str, float]:
+    how = model.reading
+    data = TextData(kind="text", **splits, encoding=how.encoding, documents=how.documents)
+    text = text_splits(data, Path())[split]
+    if not model.tokens.has("end"):
+        nats, predicted, size = 0.0, 0, 0
+        for document in text.documents():
+            ((likelihood, tokens),) = model.score([document.text])
+            nats, predicted, size = nats - likelihood, predicted + tokens, size + len(document.text.encode())
+        return {**language_metrics(nats, predicted, size), "tokens": predicted, "bytes": size}
+    with tempfile.TemporaryDirectory(prefix="gradus-") as folder:
+        store = token_store(text, model.tokens, Path(folder))
+        windows = Windows(store, model.opened.folder.config.context, how.windows)
+        return {**_metrics(model, windows, store.bytes), "tokens": store.total, "bytes": store.bytes}
+
+
+def _metrics(model: Model, source: Source, size: int | None) -> dict[str, float]:
+    """The metrics of every objective; those of the one that the model is judged by have no prefix."""
+    learner, world = model.opened.learner, World(device=model.opened.device)
+    with torch.inference_mode():
+        found = score(learner, source, world, model.opened.budget)
+    main = model.taught("classes" if model.labels else "tokens")
+    metrics: dict[str, float] = {}
+    for objective, scores in zip(learner.objectives, found):
+        prefix = "" if objective is main else f"{objective.name}."
+        named = summarise(objective, scores, model.labels, size)
+        metrics |= {prefix + name: value for name, value in named.items()}
+    return metrics

@@ -1,0 +1,189 @@
+"""Opening a model folder for use: its weights in a learner, its labels, and how its rows or text are read.
+
+A folder that Gradus wrote says so in gradus.json; for one that it did not write, a recipe and the name of a
+stage say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from gradus.core.config import Config
+from gradus.core.errors import UserError, nearest
+from gradus.data.formats import Format
+from gradus.data.paths import Encoding
+from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
+from gradus.data.rows import STANDARD_INPUT, RowsData
+from gradus.data.text import Separator, TextData
+from gradus.distributed.precision import DTYPES, Precision, resolve
+from gradus.distributed.world import choose_device
+from gradus.families.folder import CARD, ModelFolder, read_folder
+from gradus.nn.transformer import Transformer
+from gradus.objectives import CausalLMConfig, ClassificationConfig, ObjectiveConfig, Task
+from gradus.pipeline.estimate import budget_tokens
+from gradus.pipeline.recipe import Recipe
+from gradus.tokenizers import PretrainedTokenizer
+from gradus.training.learner import Learner
+from gradus.training.transfer import transfer
+
+FORMAT_VERSION = 1
+"""The newest gradus.json that this code can read."""
+T = TypeVar("T")
+
+
+class Reading(Config):
+    """How the stage that made a model read its data: kept in gradus.json, else taken from a recipe's
+    stage."""
+
+    format: Format | None = None
+    """The template of its rows; None for a model of running text."""
+    long: Literal["truncate", "error"] = "truncate"
+    reader: ReaderOptions = ReaderOptions()
+    windows: Literal["contiguous", "document"] = "contiguous"
+    encoding: Encoding = "utf-8"
+    documents: Literal["file", "blank line", "line"] | Separator = "file"
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> Reading:
+        """What gradus.json says. Raises ValidationError for what it may not say."""
+        return cls.model_validate({key: card[key] for key in cls.model_fields if card.get(key) is not None})
+
+    @classmethod
+    def of_stage(cls, data: TextData | RowsData) -> Reading:
+        """What a recipe's stage says."""
+        if isinstance(data, RowsData):
+            return cls(format=data.format, long=data.long, reader=data.reader_options())
+        return cls(windows=data.windows, encoding=data.encoding, documents=data.documents)
+
+    def options(self, name: str, reader: Reader | None) -> ReaderOptions:
+        """The keys to read the rows called `name`: the stage's, with `reader` or a JSON suffix before its
+        own.
+
+        Standard input has no suffix; where the stage names neither reader nor columns it is JSON Lines.
+        """
+        known = reader or {"jsonl": "jsonl", "json": "json"}.get(SUFFIXES.get(Path(name).suffix.lower(), ""))
+        own = self.reader
+        if known is None and name == STANDARD_INPUT and own.reader is own.pattern is own.columns is None:
+            known = "jsonl"
+        if known is None or known == own.reader:
+            return own
+        changes: dict[str, Any] = {"reader": known}
+        if known != "lines":
+            changes["pattern"] = None
+        if known not in ("tsv", "csv"):
+            changes |= {"columns": None, "header": None, "quotes": None}
+        return own.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model folder and what is needed to use it.
+
+    `labels` are the K classes in the order of the logits, none for a language model; `roles` those that a
+    recipe adds to the tokenizer's own.
+    """
+
+    folder: ModelFolder
+    learner: Learner
+    labels: tuple[str, ...]
+    reading: Reading
+    roles: Mapping[str, str]
+    device: torch.device
+    budget: int
+    """The most tokens of one forward."""
+
+
+def open_folder(
+    path: Path,
+    precision: Precision,
+    device: str | None,
+    recipe: Recipe | str | Path | None,
+    stage: str | None,
+) -> Opened:
+    """The folder's weights on `device`, in evaluation mode. See `serving.load` for arguments and errors."""
+    if precision not in get_args(Precision):
+        hint = nearest(str(precision), get_args(Precision))
+        raise UserError("there is no such precision", field="precision", text=precision, hint=hint)
+    place, found = choose_device(device), read_folder(path)
+    reading, given, roles = _of_recipe(recipe, stage)
+    if found.card is None:
+        configs, name, labels = _taught_by_tensors(found, given)
+    else:
+        configs, name, labels = _parsed(found, lambda card: _taught_by_card(card, path / CARD))
+        reading = reading or _parsed(found, Reading.of_card)
+    task = Task(found.config, name, labels)
+    chosen = resolve(precision, place)
+    transformer = Transformer(found.config, DTYPES[chosen], device=place)
+    learner = Learner(transformer, [config.build(task) for config in configs])
+    moved = transfer(learner, found.tensors, {head: head for head in learner.heads}, str(path))
+    missing = next((one.tensor for one in moved if one.what == "new"), None)
+    if missing is not None:
+        raise UserError(f"the weights lack a head that {CARD} names", file=path, text=missing)
+    budget = budget_tokens(found.config, chosen, place)
+    return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget)
+
+
+def _of_recipe(
+    recipe: Recipe | str | Path | None, stage: str | None
+) -> tuple[Reading | None, list[str] | None, Mapping[str, str]]:
+    """How the stage reads its data, its labels where it names them, and the roles of the recipe's
+    tokenizer."""
+    if recipe is None and stage is None:
+        return None, None, {}
+    if recipe is None or stage is None:
+        missing = "--recipe" if recipe is None else "--stage"
+        raise UserError("recipe and stage are named together", field=missing, hint="it is missing")
+    whole = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    if stage not in whole.stages:
+        raise UserError(
+            "there is no such stage", field="--stage", text=stage, hint=nearest(stage, whole.stages)
+        )
+    data = whole.stages[stage].data
+    roles = whole.tokenizer.roles if isinstance(whole.tokenizer, PretrainedTokenizer) else {}
+    return Reading.of_stage(data), data.labels if isinstance(data, RowsData) else None, roles
+
+
+Taught = tuple[list[ObjectiveConfig], str, tuple[str, ...]]
+"""Objectives, the name of their head, and the labels."""
+
+
+def _taught_by_card(card: Mapping[str, Any], file: Path) -> Taught:
+    version = card["format_version"]
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        hint = f"this one reads gradus.json up to version {FORMAT_VERSION}"
+        problem = "the folder was written by a newer Gradus"
+        raise UserError(problem, file=file, field="format_version", text=version, hint=hint)
+    configs = TypeAdapter(list[ObjectiveConfig]).validate_python(card["objectives"])
+    labels = TypeAdapter(tuple[str, ...]).validate_python(card["labels"] or ())
+    return configs, str(card["stage"]), labels
+
+
+def _taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught:
+    """What a folder of Hugging Face was trained for: classes where it has a head, else to predict text."""
+    head = next((name for name in found.stored if name.startswith("heads.")), None)
+    if head is None:
+        return [CausalLMConfig()], "", ()
+    classes = found.stored[head].shape[0]
+    names = tuple(given or found.labels or (f"LABEL_{index}" for index in range(classes)))
+    if len(names) != classes:
+        problem = f"the stage names {len(names)} labels, the model has {classes} classes"
+        raise UserError(problem, file=found.path, text=", ".join(names))
+    return [ClassificationConfig()], head.split(".")[1], names
+
+
+def _parsed(found: ModelFolder, read: Callable[[Mapping[str, Any]], T]) -> T:
+    """What `read` makes of gradus.json. Raises UserError where it is not as we write it."""
+    try:
+        return read(found.card or {})
+    except KeyError as error:
+        raise UserError("this key is missing", file=found.path / CARD, field=str(error.args[0])) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(first["msg"], file=found.path / CARD, field=field or None) from None

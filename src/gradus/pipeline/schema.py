@@ -1,0 +1,45 @@
+"""The JSON Schema of a recipe, by which editors complete and check it: `python -m gradus.pipeline.schema` writes it anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradus
+from gradus.families import FAMILIES
+from gradus.pipeline.recipe import Recipe
+
+FILE = Path(gradus.__file__).with_name("recipe.schema.json")
+_SCALAR = {"type": ["string", "number"]}
+
+
+def schema() -> dict[str, Any]:
+    """What `Recipe` accepts, with the short forms that its validators expand before they look."""
+    made = Recipe.model_json_schema(by_alias=True)
+    parts = made["$defs"]
+    made["properties"]["seeds"]["anyOf"] = [{"type": "integer", "minimum": 1}, {"$ref": made["properties"]["seeds"].pop("$ref")}]
+    presets = [name for family in FAMILIES.values() for name in family.PRESETS]
+    preset = {"enum": presets, "description": "A published shape; the other keys change what differs from it."}
+    parts["ModelConfig"]["properties"] = {"preset": preset} | parts["ModelConfig"]["properties"]
+    rows = parts["RowsData"]["properties"]
+    for name in ("labels", "columns"):  # 0 is taken as "0"
+        rows[name]["anyOf"][0]["items"] = _SCALAR
+    rows["map"]["additionalProperties"]["additionalProperties"] = _SCALAR
+    rows["drop"]["additionalProperties"] = {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}]}
+    for part in parts.values():
+        if "kind" in part.get("properties", {}):  # a union is told apart by it, so it never goes without saying
+            part["required"] = sorted({*part.get("required", []), "kind"})
+    for name in ("optimizer", "schedule", "batch", "weights"):  # None stands for "by the kind of data"
+        parts["Stage"]["properties"][name].pop("default", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of Gradus"} | made
+
+
+def written() -> str:
+    """The text of the file."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(written(), encoding="utf-8")
+    print(FILE)

@@ -1,0 +1,377 @@
+"""A trained model put to use: it generates, predicts, scores and is evaluated.
+
+Shapes: T tokens, V vocabulary, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tokenizers
+import torch
+from pydantic import ValidationError
+
+from gradus.core.errors import UserError, nearest
+from gradus.core.example import Example, ragged
+from gradus.core.storage import sync
+from gradus.data.feed import cut
+from gradus.data.formats import Pair, RowEncoder, Single
+from gradus.data.labels import Labels
+from gradus.data.reader_options import Reader
+from gradus.data.readers import Row, renamed
+from gradus.data.rows import STANDARD_INPUT, stream_rows
+from gradus.data.sources import Rows, Windows
+from gradus.distributed.precision import Precision
+from gradus.distributed.world import World
+from gradus.evaluation.evaluator import score
+from gradus.evaluation.generate import Sampling, generate
+from gradus.objectives import Objective
+from gradus.pipeline.evaluating import evaluate_file
+from gradus.pipeline.opening import Opened, Reading, open_folder
+from gradus.pipeline.recipe import Recipe
+from gradus.tokenizers import Template, Tokenizer
+from gradus.tokenizers.files import post_processor
+from gradus.training.learner import Learner
+
+ROWS_AT_ONCE = 64
+"""Rows that `predict` holds at one time; what they are cut into depends on their tokens alone."""
+
+
+class Answer(NamedTuple):
+    """A row, the logits [K] of its classes, and how many of its tokens did not fit the context."""
+
+    row: Row
+    logits: np.ndarray
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready for use; `load` makes it."""
+
+    opened: Opened
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes in the order of the logits, none for a language model."""
+        return self.opened.labels
+
+    @property
+    def reading(self) -> Reading:
+        """How its rows or its text are read."""
+        return self.opened.reading
+
+    def generate(self, prompt: str, **sampling: Any) -> str:
+        """The text that continues `prompt`, without it; `sampling` are the fields of `Sampling`.
+
+        An empty prompt begins a document: the model goes on from the token of the role `end`. Tokens that
+        play another role are never said. Raises UserError for a model that was not taught to predict text
+        and for settings that mean nothing.
+        """
+        self.taught("tokens")
+        settings = _sampling(sampling)
+        tokens = self.tokens
+        ids = tokens.encode([prompt])[0].tolist()
+        end = tokens.role("end") if tokens.has("end") else None
+        said = generate(self.opened.learner.transformer, ids, settings, end, self._never_said(end))
+        before, whole = tokens.decode(ids), tokens.decode(ids + said)
+        return whole[len(before) :] if whole.startswith(before) else tokens.decode(said)
+
+    def predict(self, rows: Iterable[Mapping[str, Any] | str]) -> Iterator[dict[str, Any]]:
+        """For every row, in order: {"label", "probabilities", "scores", "truncated"}.
+
+        Probabilities and scores (logits) stand by label, `truncated` counts the tokens that did not fit. A
+        row is a mapping with the columns of the model's format, or its text where the format is `single`.
+        Rows are drawn as they are needed, so there may be any number of them. Raises UserError for a
+        language model, a folder that does not say how rows are read, and a row without a column that is
+        wanted.
+        """
+        self.taught("classes")
+        named = (self._row(index, row) for index, row in enumerate(rows))
+        return (self.told(answer) for answer in self.answers(named))
+
+    def answers(self, rows: Iterable[Row]) -> Iterator[Answer]:
+        """The logits of every row, in order, holding few of them at a time."""
+        objective = self.taught("classes")
+        encoder, alone = self.row_encoder, _asked_for(self.opened.learner, objective)
+        rows = iter(rows)
+        while chunk := list(islice(rows, ROWS_AT_ONCE)):
+            named = iter(chunk)
+            for examples in cut(encoder.encode(chunk, labelled=False), self.opened.budget):
+                with torch.inference_mode():
+                    batch = alone.prepare(examples).to(self.opened.device)
+                    logits = _finite(alone.predict(batch)[0].double().numpy())
+                for example, scores in zip(examples, logits):
+                    yield Answer(next(named), scores, example.truncated)
+
+    def score(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """(log-likelihood in nats, predicted tokens) of each text.
+
+        Every token but the first is predicted from those before it. A text longer than the context is read
+        in windows, as in training with `windows: document`. An empty text or one of a single token scores
+        (0.0, 0). Raises UserError for a model not taught to predict text.
+        """
+        alone = _asked_for(self.opened.learner, self.taught("tokens"))
+        pieces = [
+            replace(example, row=text)
+            for text, ids in enumerate(self.tokens.encode(texts))
+            for example in _windows_of(ids, self.opened.folder.config.context)
+        ]
+        with torch.inference_mode():
+            (found,) = score(alone, Rows(pieces, ()), World(device=self.opened.device), self.opened.budget)
+        rows = found.rows.astype(np.int64)
+        nats = np.bincount(rows, weights=_finite(found.values.ravel()), minlength=len(texts))
+        counts = np.bincount(rows, weights=found.counts, minlength=len(texts))
+        return [(-float(nat) if count else 0.0, int(count)) for nat, count in zip(nats, counts)]
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """One float32 array for each list of token ids: [T, V], or [K] where the model has classes.
+
+        Classes are scored at the last token. The ids are taken as they are (`tokenizer` puts a row's
+        special tokens around its text). Raises UserError for an empty list, one longer than the context and
+        an id beyond the vocabulary.
+        """
+        examples = [Example(row, (self._checked(ids, row),)) for row, ids in enumerate(sequences)]
+        classes = next((one for one in self.opened.learner.objectives if one.measure == "classes"), None)
+        found: list[np.ndarray] = []
+        for part in cut(examples, self.opened.budget):
+            with torch.inference_mode():
+                source = ragged([example.sequences[0] for example in part])
+                states = self.opened.learner.transformer(source.to(self.opened.device))
+                if classes is not None and classes.head_name is not None:
+                    last = torch.from_numpy(source.offsets[1:] - 1).to(states.device)
+                    scores = self.opened.learner.heads[classes.head_name](states.index_select(0, last))
+                    found += list(scores.float().cpu().numpy())
+                    continue
+                weight = self.opened.learner.transformer.output_weight.to(states.dtype)
+                for begin, end in zip(source.offsets[:-1], source.offsets[1:]):
+                    found.append((states[begin:end] @ weight.t()).float().cpu().numpy())
+        return found
+
+    def evaluate(
+        self, data: str | Path | Sequence[str], split: str = "test", reader: Reader | None = None
+    ) -> dict[str, float]:
+        """The metrics of the model's own task on `data`; see `evaluate_file`."""
+        return evaluate_file(self, data, split, reader)
+
+    @cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """The tokenizer, with the template of the model's rows as post-processor where it has one."""
+        inner = tokenizers.Tokenizer.from_str(self.tokens.inner.to_str())
+        inner.encode_special_tokens = True  # the text of a special token inside user text is text
+        if self.reading.format is not None:
+            template = row_template(self.reading.format)
+            inner.post_processor = post_processor(inner, self.tokens.roles, template)
+        return inner
+
+    @cached_property
+    def tokens(self) -> Tokenizer:
+        """Our tokenizer of the folder. Raises UserError where there is none or it is not the model's."""
+        found = Tokenizer.load(self.opened.folder.path)
+        found = Tokenizer(found.inner, {**found.roles, **self.opened.roles}) if self.opened.roles else found
+        rows = self.opened.folder.config.vocab_size or 0
+        if found.size > rows:
+            problem = f"the tokenizer has {found.size} tokens, the model's embedding {rows} rows"
+            raise UserError(problem, file=self.opened.folder.path, hint="they do not belong together")
+        return found
+
+    def _never_said(self, end: int | None) -> list[int]:
+        """The ids of roles other than `end`, and rows of the embedding that are no token."""
+        roles = {self.tokens.role(name) for name in self.tokens.roles} - {end}
+        return sorted(roles) + list(range(self.tokens.size, self.opened.folder.config.vocab_size or 0))
+
+    def taught(self, measure: Literal["tokens", "classes"]) -> Objective:
+        """The objective that predicts tokens, or classes. Raises UserError where there is none."""
+        for objective in self.opened.learner.objectives:
+            if objective.measure == measure:
+                return objective
+        if measure == "classes":
+            problem, fits = "this model has no classes: it is a language model", "generate"
+        else:
+            problem, fits = "this model was not taught to predict text", "predict"
+        hint = f"`gradus {fits}` and `gradus evaluate` fit it"
+        raise UserError(problem, file=self.opened.folder.path, hint=hint)
+
+    @cached_property
+    def row_encoder(self) -> RowEncoder:
+        """What turns rows into tokens. Raises UserError where the folder does not say how."""
+        if self.reading.format is None:
+            hint = "name a recipe and its stage: --recipe RECIPE --stage STAGE"
+            raise UserError(
+                "the folder does not say how rows are read", file=self.opened.folder.path, hint=hint
+            )
+        labels = Labels(self.labels) if self.labels else None
+        context = self.opened.folder.config.context
+        return RowEncoder(self.reading.format, self.tokens, context, labels, self.reading.long)
+
+    def _row(self, index: int, row: Mapping[str, Any] | str) -> Row:
+        """A row as the readers would give it: every value as text, null as a missing column."""
+        form = self.row_encoder.format
+        if isinstance(row, str):
+            if not isinstance(form, Single):
+                hint = f"its columns are {', '.join(form.fields)}"
+                raise UserError("a row of this model is no single text", text=row, hint=hint)
+            row = {form.text: row}
+        elif not isinstance(row, Mapping):
+            raise UserError("a row is a mapping of columns or a text", field=f"row {index}", text=row)
+        texts = {
+            str(name): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in row.items()
+            if value is not None
+        }
+        return Row(index, renamed(texts, self.reading.reader), "rows", index + 1)
+
+    def told(self, answer: Answer) -> dict[str, Any]:
+        """An answer as `predict` gives it."""
+        odds = np.exp(answer.logits - answer.logits.max())
+        return {
+            "label": self.labels[int(answer.logits.argmax())],
+            "probabilities": dict(zip(self.labels, (odds / odds.sum()).tolist())),
+            "scores": dict(zip(self.labels, answer.logits.tolist())),
+            "truncated": answer.truncated,
+        }
+
+    def _checked(self, ids: Sequence[int], row: int) -> np.ndarray:
+        tokens = np.array(ids) if all(np.isscalar(token) for token in ids) else np.zeros(0)
+        context, rows = self.opened.folder.config.context, self.opened.folder.config.vocab_size or 0
+        if tokens.ndim != 1 or not len(tokens) or tokens.dtype.kind not in "iu":
+            raise UserError("a list of at least one token id is wanted", field=f"sequence {row}", text=ids)
+        if len(tokens) > context:
+            raise UserError(f"{len(tokens)} tokens, the context holds {context}", field=f"sequence {row}")
+        if tokens.min() < 0 or tokens.max() >= rows:
+            wrong = int(tokens[(tokens < 0) | (tokens >= rows)][0])
+            raise UserError(f"a token id is not in 0 to {rows - 1}", field=f"sequence {row}", text=wrong)
+        return tokens.astype(np.int64)
+
+
+def load(
+    folder: str | Path,
+    precision: Precision = "fp32",
+    device: str | None = None,
+    recipe: Recipe | str | Path | None = None,
+    stage: str | None = None,
+) -> Model:
+    """Opens a model folder that Gradus or Hugging Face tools wrote for a known family.
+
+    `precision` is that of the activations ("fp32", "bf16", or "auto"), `device` the best there is unless
+    given. `recipe` and `stage` say how rows or text are read, and what the classes are called in the order
+    of the logits, for a folder that does not say so itself. Raises UserError for a folder, recipe or option
+    that is wrong.
+    """
+    return Model(open_folder(Path(folder).expanduser(), precision, device, recipe, stage))
+
+
+def predict_file(
+    model: Model, input: str | Path, output: str | Path, reader: Reader | None = None
+) -> dict[str, int]:
+    """Predicts every row of a file into JSON Lines, one object a row, in order.
+
+    "-" is standard input or output. An object holds `row`, `file`, `line`, the predicted `label`, its logit
+    as `score`, all `scores` and `probabilities` by label, and the `truncated` tokens. Rows are read as in
+    the model's training, but for `drop`; JSON files are read as such whatever it was, `reader` overrules
+    both. The output appears whole or not at all. Returns the counts of `rows`, `truncated_rows` and
+    `truncated_tokens`. Raises UserError for bad rows and paths.
+    """
+    model.taught("classes")
+    form = model.row_encoder.format
+    absent = frozenset({form.label} if form.label else ())
+    options = model.reading.options(str(input), reader)
+    counts = {"rows": 0, "truncated_rows": 0, "truncated_tokens": 0}
+    with _lines(output) as write:
+        for answer in model.answers(stream_rows(options, input, absent)):
+            told, row = model.told(answer), answer.row
+            place = {"row": row.index, "file": row.file, "line": row.line}
+            mark = {"label": told["label"], "score": told["scores"][told["label"]]}
+            write(json.dumps({**place, **mark, **told}, ensure_ascii=False))
+            counts["rows"] += 1
+            counts["truncated_rows"] += bool(answer.truncated)
+            counts["truncated_tokens"] += answer.truncated
+    return counts
+
+
+def row_template(form: Single | Pair) -> Template:
+    """How special tokens stand around one text and around two, for tools that know nothing of our formats."""
+    between = ["delimiter"] if "delimiter" in form.roles else []
+    return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]
+
+
+@contextmanager
+def _lines(output: str | Path) -> Iterator[Callable[[str], None]]:
+    """Writes lines to standard output for "-", else to a file that is there once the block has ended well."""
+    if str(output) == STANDARD_INPUT:
+        yield lambda line: print(line, flush=True)
+        return
+    path = Path(output).expanduser()
+    if path.is_dir():
+        raise UserError("this is a folder, a file is wanted", field="output", text=str(path))
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(temporary, "w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror})"
+        raise UserError(problem, field="output", text=str(path)) from None
+    try:
+        with file:
+            yield lambda line: print(line, file=file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def _sampling(options: Mapping[str, Any]) -> Sampling:
+    """The settings. Raises UserError for the first that is wrong."""
+    try:
+        return Sampling.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or None
+        if first["type"] == "extra_forbidden":
+            hint = nearest(str(field), Sampling.model_fields)
+            raise UserError("there is no such setting", text=field, hint=hint) from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise UserError(problem, field=field, text=first["input"] if field else None) from None
+
+
+def _asked_for(learner: Learner, objective: Objective) -> Learner:
+    """The same modules, asked for one objective alone."""
+    alone = Learner(learner.transformer, [])
+    alone.objectives, alone.heads = (objective,), learner.heads
+    return alone.eval()
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    if not np.isfinite(scores).all():
+        hint = "its weights are damaged or its training diverged"
+        raise UserError("the model's scores are not numbers", hint=hint)
+    return scores
+
+
+class _Held:
+    """One document in memory, as `Windows` wants it."""
+
+    def __init__(self, ids: np.ndarray):
+        self.ids, self.total, self.documents = ids, len(ids), np.array([0, len(ids)])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.ids[start:stop]
+
+
+def _windows_of(ids: np.ndarray, context: int) -> Iterator[Example]:
+    """Windows in which every token but the first is predicted once; none where there is no second."""
+    if len(ids) > 1:
+        windows = Windows(_Held(ids), context)
+        yield from (windows.example(index) for index in range(len(windows)))

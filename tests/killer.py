@@ -1,0 +1,89 @@
+"""Runs a recipe in child processes that die: at the n-th event of a kind, after a time, or of a polite signal.
+
+The heavy modules are imported once, in the parent, which never computes; every life is a fork. An event is a step, an
+evaluated batch, an encoded text, a synced file, a renamed file or a stage made ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import gradus.pipeline.estimate as estimate
+import gradus.pipeline.run as pipeline
+from gradus.pipeline.environment import Interrupted
+from gradus.tokenizers import Tokenizer
+from gradus.training.learner import Learner
+from gradus.training.trainer import Trainer
+
+EVENTS = ("step", "evaluate", "tokenise", "sync", "rename", "prepare")
+seen: Counter[str] = Counter()
+deadly: tuple[str, int] = ("", 0)
+
+
+def watched(kind: str, function: Callable) -> Callable:
+    """The function, dying before the n-th call where the life says so."""
+
+    def call(*args: object, **options: object) -> object:
+        seen[kind] += 1
+        if (kind, seen[kind]) == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **options)
+
+    return call
+
+
+def arm() -> None:
+    """Puts the events in place. A micro-batch is made small, so that every step accumulates."""
+    estimate.MOST_TOKENS["cpu"] = 96
+    Trainer._step = watched("step", Trainer._step)
+    Learner.predict = watched("evaluate", Learner.predict)
+    Tokenizer.encode = watched("tokenise", Tokenizer.encode)
+    os.fsync = watched("sync", os.fsync)
+    os.rename = watched("rename", os.rename)
+    os.replace = watched("rename", os.replace)
+    pipeline.prepare = watched("prepare", pipeline.prepare)
+
+
+def live(recipe: str, runs: str, life: dict) -> int:
+    """One life in a child: returns its exit status, or minus the signal that killed it."""
+    child = os.fork()
+    if child == 0:
+        _live(recipe, runs, life)
+    if "after" in life:
+        time.sleep(life["after"])
+        try:
+            os.kill(child, life.get("signal", signal.SIGKILL))
+        except ProcessLookupError:
+            pass
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _live(recipe: str, runs: str, life: dict) -> None:
+    global deadly
+    status = 1
+    try:
+        torch.set_num_threads(1)
+        deadly = tuple(life.get("event", ("", 0)))
+        pipeline.run(recipe, runs=runs, device="cpu")
+        status = 0
+        Path(runs, "events.json").write_text(json.dumps(seen))
+    except Interrupted:
+        status = 3
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    # arguments: recipe, runs, lives (JSON); prints the exit status of each life
+    arm()
+    sys.stderr = open(os.devnull, "w") if "--quiet" in sys.argv else sys.stderr
+    print(json.dumps([live(sys.argv[1], sys.argv[2], life) for life in json.loads(sys.argv[3])]))
