@@ -155,7 +155,11 @@ def predict(
     _keep_memory()
     from gradus.pipeline.serving import load, predict_file
 
-    predict_file(load(model_dir, device=device, recipe=recipe, stage=stage), source, output)
+    counts = predict_file(load(model_dir, device=device, recipe=recipe, stage=stage), source, output)
+    told = f"{counts['rows']} rows"
+    if counts["truncated_rows"]:
+        told += f"; {counts['truncated_rows']} were too long and lost {counts['truncated_tokens']} tokens"
+    typer.echo(told, err=True)
 
 
 @app.command()

@@ -70,7 +70,7 @@ def builtin_name(choice: str | Sequence[str]) -> str | None:
 
 def builtin_text(name: str, split: str) -> list[Passage]:
     """The documents of a split. Raises UserError for an unknown name."""
-    return list(_TEXT[_known(name, _TEXT, "text")](split))
+    return list(_TEXT[_known(name, _TEXT, "text", split)](split))
 
 
 def builtin_rows(name: str, split: str) -> list[BuiltinRow]:
@@ -78,16 +78,17 @@ def builtin_rows(name: str, split: str) -> list[BuiltinRow]:
 
     Raises UserError for an unknown name, or where this Python comes without the source files of its library.
     """
-    rows = _ROWS[_known(name, _ROWS, "rows")](split)
+    rows = _ROWS[_known(name, _ROWS, "rows", split)](split)
     return [
         row._replace(fields=dict(row.fields)) for row in rows
     ]  # what the caller does to them stays out of the cache
 
 
-def _known(name: str, names: Iterable[str], kind: str) -> str:
+def _known(name: str, names: Iterable[str], kind: str, split: str) -> str:
     names = list(names)
     if name not in names:
-        raise UserError(f"no built-in {kind} of this name", text=BUILTIN + name, hint=nearest(name, names))
+        problem = f"no built-in {kind} of this name"
+        raise UserError(problem, field=split, text=BUILTIN + name, hint=nearest(name, names))
     return name
 
 

@@ -22,9 +22,9 @@ from gradus.evaluation.floors import classification_floors, unigram_floor
 from gradus.evaluation.generate import Sampling, generate
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
+from gradus.pipeline.opening import never_said, row_template
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
-from gradus.tokenizers import Template
 from gradus.training.learner import Learner
 
 SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
@@ -58,7 +58,7 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
     tokenizer, data = prepared.tokenizer, prepared.node.stage.data
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()}
-    template = _template(data) if isinstance(data, RowsData) else None
+    template = row_template(data.format) if isinstance(data, RowsData) else None
     write_folder(
         folder,
         prepared.model,
@@ -87,12 +87,6 @@ def card(prepared: Prepared) -> dict[str, Any]:
         text = data.plain()
         return about | {key: text[key] for key in ("windows", "encoding", "documents")}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain()}
-
-
-def _template(data: RowsData) -> Template:
-    """The row's template for one text and for two, as Hugging Face tools will apply it."""
-    between = ["delimiter"] if "delimiter" in data.format.roles else []
-    return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]
 
 
 def _write_predictions(run: StageRun, split: str, scores: Scores) -> None:
@@ -170,14 +164,9 @@ def _samples(prepared: Prepared, learner: Learner) -> list[dict[str, str]]:
     for number, prompt in enumerate(prepared.node.recipe.prompts or _prompts(prepared)):
         sampling = Sampling(tokens=SAMPLE_TOKENS, temperature=0.8, top_k=40, seed=prepared.node.seed + number)
         ids = [int(token) for token in tokenizer.encode([prompt])[0]]
-        said = generate(learner.transformer, ids, sampling, tokenizer.role("end"), _banned(prepared))
+        said = generate(learner.transformer, ids, sampling, tokenizer.role("end"), never_said(tokenizer, prepared.model))
         found.append({"prompt": prompt, "text": tokenizer.decode(said)})
     return found
-
-
-def _banned(prepared: Prepared) -> list[int]:
-    tokenizer = prepared.tokenizer
-    return sorted({tokenizer.role(name) for name in tokenizer.roles if name != "end" and tokenizer.has(name)})
 
 
 def _prompts(prepared: Prepared) -> list[str]:

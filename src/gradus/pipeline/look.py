@@ -1,4 +1,4 @@
-"""Looking at a user's text before there is a recipe: files, amount, encoding, language, where documents end."""
+"""A look at a user's text before there is a recipe: files, amount, encoding, language, documents."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from gradus.data.split import TRAIN
 
 MOST_READ = 64 << 20
 """Bytes of running text that are read for the look; the rest is counted by the size of its files."""
-CHINESE_SHARE = 0.3
+CHINESE_SHARE = 0.2
 """From this share of Han characters among the letters on, text is counted in characters, not in words."""
+NEARLY_ALL = 0.97
+"""A context twice as long for the longest few rows would cost more than it gives."""
 FEW_FILES = 20
 """With fewer files than this a whole file is too large a piece to hold out."""
 ENOUGH_PIECES = 100
@@ -55,7 +57,7 @@ class Lengths:
     median: int
     longest: int
     nearly_all_bytes: int
-    """99 % of the texts have at most so many bytes of UTF-8."""
+    """The share NEARLY_ALL of the texts have at most so many bytes of UTF-8."""
 
     @classmethod
     def of(cls, texts: Sequence[str], chinese: bool) -> Lengths:
@@ -66,7 +68,7 @@ class Lengths:
             lengths[0],
             lengths[len(lengths) // 2],
             lengths[-1],
-            sizes[min(len(sizes) - 1, int(0.99 * len(sizes)))],
+            sizes[min(len(sizes) - 1, int(NEARLY_ALL * len(sizes)))],
         )
 
     def __str__(self) -> str:
@@ -83,7 +85,7 @@ def han_share(texts: Iterable[str]) -> float:
 
 
 def encoding_of(data: bytes, file: Path) -> str:
-    """utf-8 where the bytes are, else what they read as. Raises UserError where no usual encoding reads them."""
+    """utf-8 where the bytes are, else what they read as. Raises UserError where no usual encoding does."""
     try:
         data.decode("utf-8")
         return "utf-8"
@@ -91,7 +93,9 @@ def encoding_of(data: bytes, file: Path) -> str:
         found = likely_encoding(data, "utf-8")
         if found is None:
             hint = "save it as UTF-8"
-            raise UserError(f"neither UTF-8 nor another usual encoding (byte {error.start})", file=file, hint=hint) from None
+            raise UserError(
+                f"neither UTF-8 nor another usual encoding (byte {error.start})", file=file, hint=hint
+            ) from None
         return found
 
 
@@ -126,7 +130,8 @@ def _choice(entry: str) -> str:
 def _sample(files: Sequence[Path]) -> tuple[str, list[str]]:
     """The encoding that all files share, and the text of as many as are worth reading."""
     found: dict[str, Path] = {}
-    texts, read = [], 0
+    texts: list[str] = []
+    read = 0
     for file in files:
         if texts and read + file.stat().st_size > MOST_READ:
             continue

@@ -1,4 +1,4 @@
-"""Looking at a user's labelled rows before there is a recipe: how they are read, which column is what, how long."""
+"""A look at a user's labelled rows before there is a recipe: how they are read, what they hold, how long."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gradus.core.errors import UserError, quote
 from gradus.data.builtin import builtin_name, builtin_rows
@@ -18,24 +17,23 @@ from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.readers import read_rows
 from gradus.data.split import SPLITS, TRAIN
 from gradus.pipeline.look import CHINESE_SHARE, Lengths, encoding_of, han_share
+from gradus.pipeline.look_columns import (
+    MOST_LABELS,
+    Column,
+    has_header,
+    invented_names,
+    label_column,
+    text_columns,
+)
 
 Fields = dict[str, str]
 FEWEST_ROWS = 10
-MOST_LABELS = 200
-LONGEST_LABEL = 40
-"""Characters of a label on average, at most."""
 SIBLINGS = {"dev": ("dev", "valid", "validation", "val"), "test": ("test",)}
 """Names that the files of the other splits have beside a file called train."""
 _NO_LABEL = ("", "-")
 """Values that stand for a missing label (an annotators' tie is `-` in SNLI and OCNLI)."""
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "polarity", "intent", "topic",
-                "标签", "类别", "分类", "情感", "情感倾向")  # fmt: skip
-_TEXT_NAMES = ("text", "sentence", "content", "review", "comment", "document", "body", "文本", "内容", "评论", "句子")
-_PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"), ("text_a", "text_b"),
-          ("question", "sentence"), ("question1", "question2"), ("question", "answer"), ("query", "document"))  # fmt: skip
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _LABEL_FIRST = r"(?P<label>\S+)\s+(?P<text>.+)"
-_NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -64,60 +62,23 @@ class SeenRows:
         return self.han >= CHINESE_SHARE
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column that every row has."""
-
-    name: str
-    values: list[str]
-
-    @cached_property
-    def kinds(self) -> Counter[str]:
-        """How often each value stands there, the empty one left out."""
-        return Counter(value.strip() for value in self.values if value.strip())
-
-    @cached_property
-    def empty(self) -> float:
-        return 1 - sum(self.kinds.values()) / len(self.values)
-
-    @cached_property
-    def mean(self) -> float:
-        """Characters of a value."""
-        return sum(map(len, self.values)) / len(self.values)
-
-    @property
-    def could_be_label(self) -> bool:
-        """Few values, short, each seen twice on average, and no measurements."""
-        numbers = [kind for kind in self.kinds if _NUMBER.fullmatch(kind)]
-        real = len(numbers) == len(self.kinds) and any("." in kind for kind in numbers)
-        most = max(2, min(MOST_LABELS, len(self.values) // 2))
-        return 2 <= len(self.kinds) <= most and self.mean <= LONGEST_LABEL and not real
-
-    @property
-    def could_be_text(self) -> bool:
-        """Mostly filled, and mostly of several words or in Chinese."""
-        some = self.values[:: max(1, len(self.values) // 1000)]
-        several = sum(" " in value.strip() or han_share([value]) > CHINESE_SHARE for value in some)
-        return self.mean >= 4 and self.empty < 0.05 and several > len(some) / 2
-
-
 def look_at_rows(path: str) -> SeenRows:
     """What a file of rows, or builtin:NAME, holds.
 
-    Raises UserError for a file that cannot be read, one with fewer than FEWEST_ROWS rows, and where no column looks
-    like a label or a text; it names the columns.
+    Raises UserError for a file that cannot be read, one with fewer than FEWEST_ROWS rows, and where no column
+    looks like a label or a text; it names the columns.
     """
     name = builtin_name(path)
     if name is not None:
         rows = [row.fields for row in builtin_rows(name, TRAIN)]
-        return _seen(path, {}, rows, {split: path for split in SPLITS if split != TRAIN}, [])
+        return _seen(path, {}, rows, {split: path for split in SPLITS if split != TRAIN})
     file = Path(path).expanduser()
     if not file.is_file():
         what = "this is a folder, a file is wanted" if file.is_dir() else "no such file"
         raise UserError(what, field="--rows", text=path)
     options = _options(file)
     rows = [row.fields for row in read_rows(file, ReaderOptions(**options))]
-    seen = _seen(path, options, rows, {}, [])
+    seen = _seen(path, options, rows, {})
     splits, notes = _siblings(file, seen)
     return replace(seen, splits=splits, notes=(*seen.notes, *notes))
 
@@ -142,16 +103,19 @@ def _options(file: Path) -> dict[str, Any]:
     return found | options
 
 
-def _refuse(file: Path, text: str, natural: Reader | None, options: dict[str, Any]) -> None:
-    """Raises UserError: the first thing that the file's natural reader meets, or that there is one column only."""
+def _refuse(file: Path, text: str, natural: Reader | None, options: dict[str, Any]) -> NoReturn:
+    """Raises UserError: the first thing that the natural reader meets, or that there is one column only."""
     line = text.splitlines()[0]
     other = next((sign for sign in ";|" if sign in line and "\t" not in line), None)
-    hint = f"fields parted by {other!r}? save it with commas" if other else "a column with labels and one with texts are wanted"
+    hint = "a column with labels and one with texts are wanted"
+    if other:
+        hint = f"fields parted by {other!r}? save it with commas"
     try:
         for _ in read_rows(file, ReaderOptions(reader=natural or "tsv", **options)):
             pass
     except UserError as error:
-        error.hint = f"{error.hint}; `bad_rows: skip up to 10` in a recipe leaves such rows out" if error.hint else hint
+        skip = "`bad_rows: skip up to 10` in a recipe leaves such rows out"
+        error.hint = f"{error.hint}; {skip}" if error.hint else skip
         raise
     raise UserError("no columns can be told apart", file=file, line=1, text=line, hint=hint)
 
@@ -168,8 +132,8 @@ def _table(text: str, natural: Reader | None) -> dict[str, Any] | None:
             continue
         if reader == "tsv" and not quotes and _really_quoted(cells, width):
             continue
-        options: dict[str, Any] = {"reader": reader} | ({} if quotes == (reader == "csv") else {"quotes": quotes})
-        return options | _names(cells, width, bool(ragged))
+        unusual = {} if quotes == (reader == "csv") else {"quotes": quotes}
+        return {"reader": reader} | unusual | _names(cells, width, bool(ragged))
     return None
 
 
@@ -187,8 +151,8 @@ def _cells(text: str, reader: str, quotes: bool) -> Iterator[list[str]]:
 
 
 def _really_quoted(cells: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether double quotes enclose fields of a TSV file: a whole column is quoted, or quotes are doubled inside,
-    and no field begins with a quote that does not end it."""
+    """Whether double quotes enclose fields of a TSV file: a whole column is quoted, or quotes are doubled
+    inside, and no field begins with a quote that does not end it."""
     opened = [cell for row in cells for cell in row if cell.startswith('"')]
     if not opened or not all(_QUOTED.fullmatch(cell) for cell in opened):
         return False
@@ -198,37 +162,14 @@ def _really_quoted(cells: Sequence[Sequence[str]], width: int) -> bool:
 
 def _names(cells: Sequence[Sequence[str]], width: int, ragged: bool) -> dict[str, Any]:
     """`columns` where the file has no header, or one that cannot serve as it stands."""
-    if not _has_header(cells, width):
-        return {"columns": _invented([row[:width] for row in cells])}
+    if not has_header(cells, width):
+        return {"columns": invented_names([row[:width] for row in cells])}
     names = [cell.strip() or f"column {place}" for place, cell in enumerate(cells[0][:width], start=1)]
     if ragged or len(set(names)) < width:
-        twice = [name if names.index(name) == place else f"{name} {place + 1}" for place, name in enumerate(names)]
-        return {"columns": twice, "header": True}
+        for place, name in enumerate(names):
+            names[place] = name if name not in names[:place] else f"{name} {place + 1}"
+        return {"columns": names, "header": True}
     return {}
-
-
-def _has_header(cells: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether the first row names the columns: it is no number, and where values are few it is none of them."""
-    first = [cell.strip() for cell in cells[0][:width]]
-    if any(_NUMBER.fullmatch(cell) or len(cell) > 2 * LONGEST_LABEL for cell in first):
-        return False
-    columns = [Column(str(place), [row[place] for row in cells[1:]]) for place in range(width)]
-    few = [(name, column) for name, column in zip(first, columns) if name and column.could_be_label]
-    if any(name in column.kinds for name, column in few):
-        return False
-    return bool(few) or any(name.lower() in (*_LABEL_NAMES, *_TEXT_NAMES) for name in first)
-
-
-def _invented(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Names for the columns of a file without header, after what they hold."""
-    names = [f"column {place}" for place in range(1, len(cells[0]) + 1)]
-    columns = [Column(name, list(values)) for name, values in zip(names, zip(*cells))]
-    label = _label(columns)
-    texts = _texts([column for column in columns if column is not label]) if label else ()
-    called = dict(zip(texts, ("text",) if len(texts) == 1 else ("first", "second")))
-    if label:
-        called[label.name] = "label"
-    return [called.get(name, name) for name in names]
 
 
 def _lines(text: str) -> dict[str, Any] | None:
@@ -242,63 +183,60 @@ def _lines(text: str) -> dict[str, Any] | None:
     return {"pattern": pattern}
 
 
-def _seen(
-    path: str, options: dict[str, Any], rows: Sequence[Fields], splits: dict[str, str], notes: list[str]
-) -> SeenRows:
+def _seen(path: str, options: dict[str, Any], rows: Sequence[Fields], splits: dict[str, str]) -> SeenRows:
     if len(rows) < FEWEST_ROWS:
-        raise UserError(f"{len(rows)} rows are too few to learn from", file=path, hint=f"at least {FEWEST_ROWS} are wanted")
-    columns = [Column(name, [row[name] for row in rows]) for name in rows[0] if all(name in row for row in rows)]
-    label = _label(columns)
-    texts = _texts([column for column in columns if column is not label])
-    if label is None or not texts:
-        what = "label: few values, each in several rows" if label is None else f"text beside the label {quote(label.name)}"
-        found = "; ".join(f"{column.name}: {len(column.kinds)} values" for column in columns) or "no column is in every row"
-        hint = f"{found}; write the recipe by hand and name the columns in `format`"
-        raise UserError(f"none of the columns looks like a {what}", file=path, field="--rows", hint=hint)
-    missing = sorted({value for value in label.values if value.strip() in _NO_LABEL})
-    options = options | ({"drop": {label.name: missing}} if missing else {})
-    kept = [row for row in rows if row[label.name] not in missing]
-    counts = Counter(row[label.name].strip() for row in kept)
+        hint = f"at least {FEWEST_ROWS} are wanted"
+        raise UserError(f"{len(rows)} rows are too few to learn from", file=path, hint=hint)
+    label, texts = _chosen(path, rows)
+    missing = sorted({row[label] for row in rows if row[label].strip() in _NO_LABEL})
+    kept = [row for row in rows if row[label] not in missing]
+    counts = Counter(row[label].strip() for row in kept)
     joined = [" ".join(row[name] for name in texts) for row in kept]
     han = han_share(joined)
+    notes = []
     if missing:
-        notes = [*notes, f"{len(rows) - len(kept):,} rows without a label ({', '.join(map(repr, missing))}) are dropped"]
-    others = tuple(name for name in rows[0] if name not in (label.name, *texts))
-    return SeenRows(path, options, len(kept), label.name, {name: counts[name] for name in _ordered(counts)}, texts, others,
-                    Lengths.of(joined, han >= CHINESE_SHARE), sum(len(text.encode()) for text in joined), han,
-                    splits, tuple(notes))  # fmt: skip
+        options = options | {"drop": {label: missing}}
+        shown = ", ".join(map(repr, missing))
+        notes.append(f"{len(rows) - len(kept):,} rows without a label ({shown}) are dropped")
+    return SeenRows(
+        file=path,
+        options=options,
+        rows=len(kept),
+        label=label,
+        counts={name: counts[name] for name in _ordered(counts)},
+        texts=texts,
+        others=tuple(name for name in rows[0] if name not in (label, *texts)),
+        lengths=Lengths.of(joined, han >= CHINESE_SHARE),
+        bytes=sum(len(text.encode()) for text in joined),
+        han=han,
+        splits=splits,
+        notes=tuple(notes),
+    )
+
+
+def _chosen(path: str, rows: Sequence[Fields]) -> tuple[str, tuple[str, ...]]:
+    """The columns of label and text. Raises UserError that tells what the columns hold."""
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    columns = [Column(name, [row[name] for row in rows]) for name in names]
+    label = label_column(columns)
+    texts = text_columns([column for column in columns if column is not label])
+    if label is not None and texts:
+        return label.name, texts
+    wanted = (
+        f"text beside the label {quote(label.name)}" if label else "label: few values, each in several rows"
+    )
+    found = (
+        ", ".join(f"{column.name} ({len(column.kinds):,} values)" for column in columns)
+        or "none in every row"
+    )
+    hint = f"columns: {found}; write the recipe by hand and name the columns in `format`"
+    raise UserError(f"none of the columns looks like a {wanted}", file=path, field="--rows", hint=hint)
 
 
 def _ordered(labels: Counter[str]) -> list[str]:
     """As the classes will be: as numbers where all are integers, else sorted."""
     integers = all(re.fullmatch("-*[0-9]+", label) for label in labels)
     return sorted(labels, key=int) if integers else sorted(labels)
-
-
-def _label(columns: Sequence[Column]) -> Column | None:
-    """The column that most looks like the label: by name, then filled, then the fewest values, then the first."""
-
-    def rank(column: Column) -> tuple[int, bool, int]:
-        name = column.name.lower()
-        named = 0 if name in _LABEL_NAMES else 1 if any(word in name for word in _LABEL_NAMES) else 2
-        return named, column.empty > 0, len(column.kinds)
-
-    return min((column for column in columns if column.could_be_label), key=rank, default=None)
-
-
-def _texts(columns: Sequence[Column]) -> tuple[str, ...]:
-    """The two columns of a pair, or the one with the text; none where nothing is long enough."""
-    names = {column.name.lower(): column.name for column in columns}
-    for first, second in _PAIRS:
-        if first in names and second in names:
-            return names[first], names[second]
-    long = [column for column in columns if column.could_be_text]
-    if len(long) == 2 and min(column.mean for column in long) >= 0.1 * max(column.mean for column in long):
-        return long[0].name, long[1].name
-    if named := next((column.name for name in _TEXT_NAMES for column in long if column.name.lower() == name), None):
-        return (named,)
-    most = max(long or [column for column in columns if column.mean >= 2], key=lambda column: column.mean, default=None)
-    return (most.name,) if most else ()
 
 
 def _siblings(file: Path, seen: SeenRows) -> tuple[dict[str, str], list[str]]:
@@ -314,7 +252,8 @@ def _siblings(file: Path, seen: SeenRows) -> tuple[dict[str, str], list[str]]:
             rows = read_rows(other, ReaderOptions(**seen.options))
             fields = (seen.label, *seen.texts)
             fits = all(
-                all(name in row.fields for name in fields) and row.fields[seen.label].strip() in seen.counts for row in rows
+                set(fields) <= set(row.fields) and row.fields[seen.label].strip() in seen.counts
+                for row in rows
             )
         except UserError:
             fits = False

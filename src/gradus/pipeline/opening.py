@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from gradus.core.config import Config
 from gradus.core.errors import UserError, nearest
-from gradus.data.formats import Format
+from gradus.core.model import ModelConfig
+from gradus.data.formats import Format, Pair, Single
 from gradus.data.paths import Encoding
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.rows import STANDARD_INPUT, RowsData
@@ -28,7 +29,7 @@ from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig, ClassificationConfig, ObjectiveConfig, Task
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.recipe import Recipe
-from gradus.tokenizers import PretrainedTokenizer
+from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
 from gradus.training.learner import Learner
 from gradus.training.transfer import transfer
 
@@ -187,3 +188,16 @@ def _parsed(found: ModelFolder, read: Callable[[Mapping[str, Any]], T]) -> T:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise UserError(first["msg"], file=found.path / CARD, field=field or None) from None
+
+
+def row_template(form: Single | Pair) -> Template:
+    """How special tokens stand around one text and around two, for tools that know nothing of our formats."""
+    between = ["delimiter"] if "delimiter" in form.roles else []
+    return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]
+
+
+def never_said(tokenizer: Tokenizer, model: ModelConfig) -> list[int]:
+    """Ids that a generated text must not have: roles other than `end`, and rows of the embedding that are no token."""
+    end = tokenizer.role("end") if tokenizer.has("end") else None
+    roles = {tokenizer.role(name) for name in tokenizer.roles} - {end}
+    return sorted(roles) + list(range(tokenizer.size, model.vocab_size or 0))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gradus.core.errors import UserError
-from gradus.core.storage import lock, read_json, write_file, write_json
+from gradus.core.storage import lock, read_json, sweep, write_file, write_json
 from gradus.distributed.world import World, close_world, open_world
 from gradus.pipeline.environment import Signals
 from gradus.pipeline.estimate import disk_bytes
@@ -56,6 +56,7 @@ def run(
                 require_writable(Path(runs))
                 busy = "another run of this recipe is under way"
                 stack.enter_context(lock(folder / ".lock", wait=False, busy=busy))
+                sweep(folder)
             material = Material(data_root(file, data_dir), Path(runs) / "cache", told)
             plan = make_plan(file, material)
             context = Context(world, folder / "stages", told, signals, inexact)
@@ -121,6 +122,8 @@ def _run_nodes(nodes: Sequence[Node], material: Material, context: Context, fres
         label = f"[{number}/{len(nodes)}] {node.id}"
         if _agreed(context.world, is_done(context.folder(node.id))):
             context.told.say(f"{label}: already done")
+            if context.world.first:  # a run killed just after stage.json was written left them
+                shutil.rmtree(context.folder(node.id) / "checkpoints", ignore_errors=True)
             continue
         context.told.say(f"{label}: {_story(node)}")
         record = run_node(node, material, context)

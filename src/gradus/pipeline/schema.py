@@ -1,4 +1,7 @@
-"""The JSON Schema of a recipe, by which editors complete and check it: `python -m gradus.pipeline.schema` writes it anew."""
+"""The JSON Schema of a recipe, by which editors complete and check it.
+
+`python -m gradus.pipeline.schema` writes the file anew; a test tells when it must be.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,15 @@ def schema() -> dict[str, Any]:
     """What `Recipe` accepts, with the short forms that its validators expand before they look."""
     made = Recipe.model_json_schema(by_alias=True)
     parts = made["$defs"]
-    made["properties"]["seeds"]["anyOf"] = [{"type": "integer", "minimum": 1}, {"$ref": made["properties"]["seeds"].pop("$ref")}]
+    made["properties"]["seeds"]["anyOf"] = [
+        {"type": "integer", "minimum": 1},
+        {"$ref": made["properties"]["seeds"].pop("$ref")},
+    ]
     presets = [name for family in FAMILIES.values() for name in family.PRESETS]
-    preset = {"enum": presets, "description": "A published shape; the other keys change what differs from it."}
+    preset = {
+        "enum": presets,
+        "description": "A published shape; the other keys change what differs from it.",
+    }
     parts["ModelConfig"]["properties"] = {"preset": preset} | parts["ModelConfig"]["properties"]
     rows = parts["RowsData"]["properties"]
     for name in ("labels", "columns"):  # 0 is taken as "0"
@@ -28,7 +37,9 @@ def schema() -> dict[str, Any]:
     rows["map"]["additionalProperties"]["additionalProperties"] = _SCALAR
     rows["drop"]["additionalProperties"] = {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}]}
     for part in parts.values():
-        if "kind" in part.get("properties", {}):  # a union is told apart by it, so it never goes without saying
+        if "kind" in part.get(
+            "properties", {}
+        ):  # a union is told apart by it, so it never goes without saying
             part["required"] = sorted({*part.get("required", []), "kind"})
     for name in ("optimizer", "schedule", "batch", "weights"):  # None stands for "by the kind of data"
         parts["Stage"]["properties"][name].pop("default", None)

@@ -25,7 +25,7 @@ from gradus.core.errors import UserError, nearest
 from gradus.core.example import Example, ragged
 from gradus.core.storage import sync
 from gradus.data.feed import cut
-from gradus.data.formats import Pair, RowEncoder, Single
+from gradus.data.formats import RowEncoder, Single
 from gradus.data.labels import Labels
 from gradus.data.reader_options import Reader
 from gradus.data.readers import Row, renamed
@@ -37,9 +37,9 @@ from gradus.evaluation.evaluator import score
 from gradus.evaluation.generate import Sampling, generate
 from gradus.objectives import Objective
 from gradus.pipeline.evaluating import evaluate_file
-from gradus.pipeline.opening import Opened, Reading, open_folder
+from gradus.pipeline.opening import Opened, Reading, never_said, open_folder, row_template
 from gradus.pipeline.recipe import Recipe
-from gradus.tokenizers import Template, Tokenizer
+from gradus.tokenizers import Tokenizer
 from gradus.tokenizers.files import post_processor
 from gradus.training.learner import Learner
 
@@ -83,7 +83,7 @@ class Model:
         tokens = self.tokens
         ids = tokens.encode([prompt])[0].tolist()
         end = tokens.role("end") if tokens.has("end") else None
-        said = generate(self.opened.learner.transformer, ids, settings, end, self._never_said(end))
+        said = generate(self.opened.learner.transformer, ids, settings, end, never_said(tokens, self.opened.folder.config))
         before, whole = tokens.decode(ids), tokens.decode(ids + said)
         return whole[len(before) :] if whole.startswith(before) else tokens.decode(said)
 
@@ -184,11 +184,6 @@ class Model:
             problem = f"the tokenizer has {found.size} tokens, the model's embedding {rows} rows"
             raise UserError(problem, file=self.opened.folder.path, hint="they do not belong together")
         return found
-
-    def _never_said(self, end: int | None) -> list[int]:
-        """The ids of roles other than `end`, and rows of the embedding that are no token."""
-        roles = {self.tokens.role(name) for name in self.tokens.roles} - {end}
-        return sorted(roles) + list(range(self.tokens.size, self.opened.folder.config.vocab_size or 0))
 
     def taught(self, measure: Literal["tokens", "classes"]) -> Objective:
         """The objective that predicts tokens, or classes. Raises UserError where there is none."""
@@ -297,12 +292,6 @@ def predict_file(
             counts["truncated_rows"] += bool(answer.truncated)
             counts["truncated_tokens"] += answer.truncated
     return counts
-
-
-def row_template(form: Single | Pair) -> Template:
-    """How special tokens stand around one text and around two, for tools that know nothing of our formats."""
-    between = ["delimiter"] if "delimiter" in form.roles else []
-    return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]
 
 
 @contextmanager

@@ -96,6 +96,7 @@ class StageRun:
     def _train(self) -> Learner:
         if self.world.first:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
             sweep(self.checkpoints)
         self.world.barrier()
         trainer = self._trainer(self._steps_of_minutes())

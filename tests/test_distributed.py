@@ -1,0 +1,100 @@
+"""Two processes are one: the same rows in the same order, the same gradient, the same curve."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+import toy
+
+from gradus.distributed.world import World
+
+RECIPE = """
+seed: 3
+tokenizer: {kind: bpe, vocab_size: 300}
+model: {preset: gpt1-tiny, layers: 1, width: 16, heads: 2, context: 32, dropout: 0}
+stages:
+  pretrain:
+    data: {kind: text, train: "builtin:tiny", dev: "builtin:tiny"}
+    objectives: [{kind: causal_lm}]
+    optimizer: {kind: adamw, lr: 3e-3}
+    batch: 15 windows
+    length: 12 steps
+    precision: fp32
+  finetune:
+    from: pretrain
+    data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
+    objectives: [{kind: classification, dropout: 0}, {kind: causal_lm, weight: 0.5}]
+    batch: 15 rows
+    length: 12 steps
+    precision: fp32
+"""
+
+
+def _gradients(rank: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29611")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    torch.save(_one_step(World(rank, 2)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _one_step(world: World) -> dict[str, torch.Tensor]:
+    """The gradients of one step of 8 rows, as the optimizer would see them. Rank 1 of 2 has few labelled rows."""
+    trainer = toy.trainer(toy.learner(), toy.examples(8), budget=40, world=world)
+    found: dict[str, torch.Tensor] = {}
+
+    def step() -> None:
+        found.update({name: parameter.grad.clone() for name, parameter in trainer.learner.named_parameters()})
+
+    trainer.clip = None
+    trainer.optimizer.step = step  # type: ignore[method-assign, assignment]
+    next(trainer.steps(toy.always))
+    return found
+
+
+def test_law_1_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(_gradients, (str(tmp_path),), nprocs=2)
+    alone = _one_step(World())
+    top = max(float(gradient.abs().max()) for gradient in alone.values())
+    for rank in (0, 1):
+        shared = torch.load(tmp_path / f"{rank}.pt")
+        assert max(float((alone[name] - shared[name]).abs().max()) for name in alone) / top < 1e-12
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
+    """metrics.jsonl of both stages, by number of processes."""
+    folder = tmp_path_factory.mktemp("worlds")
+    recipe = folder / "two.yaml"
+    recipe.write_text(RECIPE)
+    found = {}
+    for size in (1, 2):
+        runs = folder / str(size)
+        launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(size), "--master-port", "29612"] if size > 1 else []
+        command = [sys.executable, *launch, "-m", "gradus.cli", "run", str(recipe), "--runs", str(runs), "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr[-2000:]
+        logs = sorted((runs / "two" / "stages").glob("*/metrics.jsonl"))
+        found[size] = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+        assert len(list((runs / "two" / "stages").glob("*/stage.json"))) == 2
+    return found
+
+
+def test_torchrun_gives_the_same_curve(curves: dict[int, list[dict]]) -> None:
+    assert len(curves[1]) == len(curves[2]) > 20
+    for one, two in zip(curves[1], curves[2]):
+        assert (one["step"], one["kind"]) == (two["step"], two["kind"])
+        if one["kind"] == "train":
+            assert (one["rows"], one["tokens"]) == (two["rows"], two["tokens"])
+            assert two["total"] == pytest.approx(one["total"], rel=1e-4)
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+        else:
+            assert two["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-4)
