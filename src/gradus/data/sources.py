@@ -68,7 +68,7 @@ class Windows:
 
     @property
     def tokens(self) -> int:
-        return int((self._stops - self._starts).sum()) - int((np.diff(self._first) > 0).sum())
+        return int(np.maximum(self._stops - self._starts - 1, 0).sum())
 
     @property
     def longest(self) -> int:

@@ -13,10 +13,13 @@ from gradus.pipeline.look import CHINESE_SHARE, han_share
 MOST_LABELS = 200
 LONGEST_LABEL = 40
 """Characters of a label on average, at most."""
-_LABEL_NAMES = set(
-    "label labels class category target sentiment polarity intent topic 标签 类别 分类 情感 情感倾向".split()
-)
-_TEXT_NAMES = "text sentence content review comment document body 文本 内容 评论 句子".split()
+_LABEL_NAMES = (
+    "label", "labels", "class", "category", "target", "sentiment", "polarity", "intent", "topic",
+    "标签", "类别", "分类", "情感", "情感倾向",
+)  # fmt: skip
+_TEXT_NAMES = (
+    "text", "sentence", "content", "review", "comment", "document", "body", "文本", "内容", "评论", "句子",
+)  # fmt: skip
 _PAIRS = [
     names.split()
     for names in (
