@@ -90,8 +90,9 @@ def peer(precision: str, attention: str, steps: int, keeps: bool) -> list[float]
 
     config = GPT2Config(
         n_layer=LAYERS, n_embd=WIDTH, n_head=HEADS, n_positions=CONTEXT, vocab_size=VOCABULARY,
-        bos_token_id=0, eos_token_id=0, attn_implementation=attention,
+        bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
+    model = GPT2LMHeadModel._from_config(config, attn_implementation=attention)
     windows = torch.randint(0, VOCABULARY, (WINDOWS * (steps + WARM_UP), CONTEXT))
     rows = [{"input_ids": window, "labels": window} for window in windows]
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +101,7 @@ def peer(precision: str, attention: str, steps: int, keeps: bool) -> list[float]
             use_cpu=True, max_grad_norm=1.0, learning_rate=2.5e-4, weight_decay=0.01, save_strategy="no",
             logging_steps=500, report_to=[], disable_tqdm=True,
         )  # fmt: skip
-        Trainer(GPT2LMHeadModel(config), arguments, train_dataset=rows, callbacks=[Watch()]).train()
+        Trainer(model, arguments, train_dataset=rows, callbacks=[Watch()]).train()
     return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
 
 

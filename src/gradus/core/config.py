@@ -29,4 +29,6 @@ def wrong(key: str, problem: str, text: object = None, hint: str | None = None) 
 
     `text` is what stands there, `hint` what would be right; see `errors.UserError`.
     """
-    return PydanticCustomError("wrong", "{problem}", {"key": key, "problem": problem, "text": text, "hint": hint})
+    return PydanticCustomError(
+        "wrong", "{problem}", {"key": key, "problem": problem, "text": text, "hint": hint}
+    )

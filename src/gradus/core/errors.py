@@ -57,6 +57,8 @@ def nearest(word: str, legal: Iterable[str]) -> str:
     """A hint that names the legal words and, where one is near, says which was probably meant."""
     legal = list(legal)
     plain = {option.casefold().strip(): option for option in reversed(legal)}
-    close = [plain[found] for found in difflib.get_close_matches(word.casefold().strip(), plain, n=1, cutoff=0.6)]
+    close = [
+        plain[found] for found in difflib.get_close_matches(word.casefold().strip(), plain, n=1, cutoff=0.6)
+    ]
     listed = "one of " + ", ".join(legal) if legal else "nothing is allowed here"
     return f"did you mean {close[0]!r}? {listed}" if close else listed

@@ -117,15 +117,32 @@ def _odd_labels(prepared: Prepared) -> list[str]:
     for label in train.counts["labels"]:
         alike.setdefault("".join(label.casefold().split()), []).append(repr(label))
     pairs = [" and ".join(names) for names in alike.values() if len(names) > 1]
-    return notes + [f"the labels {pair} differ only in case or space: if they are one class, `map` one to the other" for pair in pairs]
+    return notes + [
+        f"the labels {pair} differ only in case or space: if they are one class, `map` one to the other"
+        for pair in pairs
+    ]
 
 
 def print_plan(checks: Checks, console: Console | None = None) -> None:
     """The plan as a table: stage, rows, tokens, truncated, parameters, FLOPs, memory, time, disk."""
     console = console or Console(highlight=False)
-    table = Table(title=f"{checks.plan.file.name}: {len(checks.nodes)} stages to run on {checks.device}", title_justify="left")
+    table = Table(
+        title=f"{checks.plan.file.name}: {len(checks.nodes)} stages to run on {checks.device}",
+        title_justify="left",
+    )
     table.add_column("stage", no_wrap=True)
-    for column in ("seed", "rows", "tokens", "truncated", "steps", "parameters", "FLOPs", "memory", "time", "disk"):
+    for column in (
+        "seed",
+        "rows",
+        "tokens",
+        "truncated",
+        "steps",
+        "parameters",
+        "FLOPs",
+        "memory",
+        "time",
+        "disk",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for one in checks.nodes:
         counts, guess = one.prepared.splits["train"].counts, one.estimate
@@ -136,7 +153,9 @@ def print_plan(checks: Checks, console: Console | None = None) -> None:
         )  # fmt: skip
     console.print(table)
     left = [one for one in checks.nodes if not one.done]
-    console.print(f"to run: {len(left)} stages, about {_time(sum(one.estimate.seconds for one in left))}", markup=False)
+    console.print(
+        f"to run: {len(left)} stages, about {_time(sum(one.estimate.seconds for one in left))}", markup=False
+    )
     for note in checks.notes:
         console.print(note, markup=False)
 

@@ -105,9 +105,17 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
     seconds += evaluated * times * per_token / 3 / speed
     copies = 2 * parameters if precision == "bf16" else 0
-    step_tokens = min(budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch))
-    rows_held = 0 if prepared.splits["train"].store else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
-    memory = BASE_BYTES + 16 * parameters + copies + step_tokens * activation_bytes(model, precision) + rows_held
+    step_tokens = min(
+        budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
+    )
+    rows_held = (
+        0
+        if prepared.splits["train"].store
+        else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
+    )
+    memory = (
+        BASE_BYTES + 16 * parameters + copies + step_tokens * activation_bytes(model, precision) + rows_held
+    )
     memory += LOGIT_BYTES + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
     return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)

@@ -111,7 +111,9 @@ def _write_predictions(run: StageRun, split: str, scores: Scores) -> None:
 def _write_skipped(run: StageRun) -> None:
     """skipped.jsonl: the bad rows that were left out, one object a row; no file where there was none."""
     lines = [
-        json.dumps({"split": name, "file": row.file, "line": row.line, "problem": row.problem}, ensure_ascii=False)
+        json.dumps(
+            {"split": name, "file": row.file, "line": row.line, "problem": row.problem}, ensure_ascii=False
+        )
         for name, split in run.prepared.splits.items()
         for row in split.skipped
     ]
@@ -164,7 +166,9 @@ def _samples(prepared: Prepared, learner: Learner) -> list[dict[str, str]]:
     for number, prompt in enumerate(prepared.node.recipe.prompts or _prompts(prepared)):
         sampling = Sampling(tokens=SAMPLE_TOKENS, temperature=0.8, top_k=40, seed=prepared.node.seed + number)
         ids = [int(token) for token in tokenizer.encode([prompt])[0]]
-        said = generate(learner.transformer, ids, sampling, tokenizer.role("end"), never_said(tokenizer, prepared.model))
+        said = generate(
+            learner.transformer, ids, sampling, tokenizer.role("end"), never_said(tokenizer, prepared.model)
+        )
         found.append({"prompt": prompt, "text": tokenizer.decode(said)})
     return found
 

@@ -65,5 +65,7 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
             patch[path.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
             hint = "write text that YAML might misread in quotes"
-            raise UserError("this value is not YAML", field=f"--set {path.strip()}", text=value, hint=hint) from None
+            raise UserError(
+                "this value is not YAML", field=f"--set {path.strip()}", text=value, hint=hint
+            ) from None
     return patch

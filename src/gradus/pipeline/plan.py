@@ -76,7 +76,10 @@ class Plan:
             return
         if stage not in self.file.recipe.stages:
             raise UserError(
-                "there is no such stage", field="--until", text=stage, hint=nearest(stage, self.file.recipe.stages)
+                "there is no such stage",
+                field="--until",
+                text=stage,
+                hint=nearest(stage, self.file.recipe.stages),
             )
         needed: set[str] = set()
         for node in self.nodes.values():

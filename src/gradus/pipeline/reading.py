@@ -93,7 +93,9 @@ def _not_yaml(error: yaml.YAMLError, text: str, path: Path | None) -> UserError:
     hint = f"{error.context}, which begins on line {begun.line + 1}" if begun and error.context else None  # type: ignore[attr-defined]
     if "\\t" in problem:
         hint = "YAML is indented with spaces, never with tabs"
-    return UserError(f"this is not YAML: {problem}", file=path, line=mark.line + 1 if mark else None, text=shown, hint=hint)
+    return UserError(
+        f"this is not YAML: {problem}", file=path, line=mark.line + 1 if mark else None, text=shown, hint=hint
+    )
 
 
 def _number(node: yaml.Node, key: Key, lines: dict[Key, int], path: Path | None) -> None:
@@ -134,7 +136,9 @@ def validate(
 
 def _blame(mistake: UserError, patch: Mapping[str, Any], source: str, lines: Lines) -> None:
     field = f"{mistake.field or ''}."
-    guilty = next((path for path in patch if field.startswith(f"{path}.") or f"{path}.".startswith(field)), None)
+    guilty = next(
+        (path for path in patch if field.startswith(f"{path}.") or f"{path}.".startswith(field)), None
+    )
     if guilty is not None:
         mistake.field, mistake.line = f"{source}: {mistake.field}", _line_of_patch(source, guilty, lines)
     elif source != SETTING:

@@ -147,14 +147,21 @@ class Stage(Config):
             raise wrong("objectives", "this objective stands there twice", twice)
         legal = ("rows",) if rows else ("windows", "tokens")
         if self.batch.unit not in legal:
-            raise wrong("batch", f"the batch counts {' or '.join(legal)} here", self.batch, f"such as 32 {legal[0]}")
+            raise wrong(
+                "batch", f"the batch counts {' or '.join(legal)} here", self.batch, f"such as 32 {legal[0]}"
+            )
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
             raise wrong("batch", "a whole number of at least 1 is wanted", self.batch)
         if self.length.amount <= 0:
             raise wrong("length", "the length must be more than nothing", self.length, "such as 3 epochs")
         if (self.stop or self.weights == "best") and self.data.dev is None:
             key = "stop" if self.stop else "weights"
-            raise wrong(key, "choosing weights by a metric needs data.dev", None, "add `dev: 10 %` to the data, or files")
+            raise wrong(
+                key,
+                "choosing weights by a metric needs data.dev",
+                None,
+                "add `dev: 10 %` to the data, or files",
+            )
         return self
 
     @property
@@ -221,7 +228,9 @@ class Recipe(Config):
             ready = [name for name in waiting if self.stages[name].parent in (None, *done)]
             if not ready:
                 circle = " and ".join(waiting[:4])
-                raise wrong(f"stages.{waiting[0]}.from", f"{circle} can never start: `from` leads in a circle")
+                raise wrong(
+                    f"stages.{waiting[0]}.from", f"{circle} can never start: `from` leads in a circle"
+                )
             done += ready
             waiting = [name for name in waiting if name not in done]
         return done
@@ -238,7 +247,12 @@ class Recipe(Config):
                 raise wrong(f"stages.{name}.from", "a stage cannot start from itself", name)
             if stage.parent is not None and stage.parent not in self.stages:
                 legal = [SCRATCH, *(other for other in self.stages if other != name)]
-                raise wrong(f"stages.{name}.from", "there is no such stage", stage.parent, nearest(stage.parent, legal))
+                raise wrong(
+                    f"stages.{name}.from",
+                    "there is no such stage",
+                    stage.parent,
+                    nearest(stage.parent, legal),
+                )
         self.order()
         if self.seeds.start is not None and self.seeds.start not in self.stages:
             start = self.seeds.start

@@ -25,6 +25,7 @@ from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import RecipeFile, read_recipe
 from gradus.pipeline.stage import Context, StageRun
 from gradus.training.checkpoint import require_room
+from gradus.training.trainer import NotFinite
 
 
 def run(
@@ -108,7 +109,9 @@ def require_writable(runs: Path) -> None:
         runs.mkdir(parents=True, exist_ok=True)
         writable = os.access(runs, os.W_OK | os.X_OK)
     except OSError as error:
-        raise UserError(f"run folders cannot be kept here: {error.strerror}", file=runs, field="--runs") from None
+        raise UserError(
+            f"run folders cannot be kept here: {error.strerror}", file=runs, field="--runs"
+        ) from None
     if not writable:
         raise UserError("run folders cannot be kept here: no permission to write", file=runs, field="--runs")
 
@@ -138,8 +141,12 @@ def run_node(node: Node, material: Material, context: Context) -> dict[str, Any]
     stage_run = StageRun(prepared, context)
     stage_run.prepare_seconds = time.perf_counter() - began
     stage_run.digests = material.digests(node.stage.data)
-    learner = stage_run.train()
-    record = finish(stage_run, learner)
+    try:
+        learner = stage_run.train()
+        record = finish(stage_run, learner)
+    except NotFinite as mistake:
+        stage_run.name_last_good(mistake)
+        raise
     if context.world.device.type == "cuda":
         torch.cuda.empty_cache()
     return record

@@ -43,7 +43,8 @@ def schema() -> dict[str, Any]:
             part["required"] = sorted({*part.get("required", []), "kind"})
     for name in ("optimizer", "schedule", "batch", "weights"):  # None stands for "by the kind of data"
         parts["Stage"]["properties"][name].pop("default", None)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of Gradus"} | made
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of Gradus"}
+    return head | {key: value for key, value in made.items() if key not in head}
 
 
 def written() -> str:

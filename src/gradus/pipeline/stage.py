@@ -82,18 +82,8 @@ class StageRun:
     def train(self) -> Learner:
         """Trains, or resumes and trains, and returns the learner with the weights that leave the stage.
 
-        Raises NotFinite, naming the last good checkpoint, where the loss or a weight is no number any more.
+        Raises NotFinite where the loss, a score or a weight is no number any more.
         """
-        try:
-            return self._train()
-        except NotFinite as mistake:
-            good = checkpoint.latest(self.checkpoints)
-            mistake.file, mistake.field = self.folder, f"stages.{self.node.name}"
-            last = f"the last good checkpoint is {good.name}" if good else "no checkpoint was written before it"
-            mistake.hint = f"{mistake.hint}; {last}"
-            raise
-
-    def _train(self) -> Learner:
         if self.world.first:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
@@ -232,7 +222,7 @@ class StageRun:
         part = prepared.splits[split]
         scores = score(learner, part.source, self.world, self.budget, self.node.seed)
         for found in scores:
-            _require_finite(found, split, part.source)
+            _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
         names = prepared.labels.names if prepared.labels else ()
         metrics: dict[str, float] = {}
         for place, (objective, found) in enumerate(zip(prepared.objectives, scores)):
@@ -241,6 +231,13 @@ class StageRun:
             metrics |= {prefix + name: value for name, value in values.items()}
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
+
+    def name_last_good(self, mistake: NotFinite) -> None:
+        """Adds to `mistake` where it happened and which checkpoint came before it."""
+        good = checkpoint.latest(self.checkpoints)
+        last = f"the last good checkpoint is {good.name}" if good else "no checkpoint was written before it"
+        mistake.file, mistake.field = self.folder, f"stages.{self.node.name}"
+        mistake.hint = f"{mistake.hint}; {last}"
 
     def _note(self, line: dict[str, Any]) -> None:
         if self.world.first:
@@ -290,13 +287,13 @@ class StageRun:
         )
 
 
-def _require_finite(found: Scores, split: str, source: Source) -> None:
+def _require_finite(found: Scores, what: str, source: Source) -> None:
     """Raises NotFinite, naming rows, where a score is no number: finite weights can be too large to use."""
     bad = found.rows[~np.isfinite(found.values).all(1)]
     if len(bad):
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         places = ", ".join(source.where(int(row)) for row in bad[:3]) + more
-        raise NotFinite(f"the scores of {split} are not finite: {places}", hint=NotFinite.HINT)
+        raise NotFinite(f"the scores of {what} are not finite: {places}", hint=NotFinite.HINT)
 
 
 def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:

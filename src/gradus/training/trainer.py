@@ -185,7 +185,9 @@ class Trainer:
             _, rows = self.feed.places(step)
             places = ", ".join(self.feed.source.where(int(row)) for row in rows[:8])
             more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
-            problem = f"the loss or its gradient is not finite at step {step + 1}, whose rows are {places}{more}"
+            problem = (
+                f"the loss or its gradient is not finite at step {step + 1}, whose rows are {places}{more}"
+            )
             raise NotFinite(problem, hint=NotFinite.HINT)
         return lines
 
