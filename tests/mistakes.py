@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
 
 RECIPE = """\
 seed: 1
@@ -265,5 +269,58 @@ OPTION_CASES = [
     option_case("data folder", "--data-dir", "/nowhere/at all", told=("--data-dir: there is no such data folder: '/nowhere/at all'",)),
     option_case("runs in a file", "--runs", "{place}/train.tsv", told=(r"train\.tsv: --runs: run folders cannot be kept here",)),
     option_case("runs below a file", "--runs", "{place}/train.tsv/runs", told=(r"train\.tsv/runs: --runs: run folders cannot be kept here",)),
+]
+# fmt: on
+
+
+WEIGHTS = "model.safetensors"
+
+
+def weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    def rewrite(folder: Path) -> None:
+        (folder / WEIGHTS).write_bytes(change((folder / WEIGHTS).read_bytes()))
+
+    return rewrite
+
+
+def tensors(change: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[[Path], object]:
+    """Changes one tensor, or leaves it out."""
+
+    def rewrite(folder: Path) -> None:
+        kept = load_file(folder / WEIGHTS)
+        name = "transformer.h.0.ln_1.bias"
+        new = change(kept.pop(name))
+        save_file(kept | ({} if new is None else {name: new}), folder / WEIGHTS)
+
+    return rewrite
+
+
+def config(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "config.json").write_text(text)
+
+
+def gone(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+
+
+def pickled(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
+CUT, FLIPPED = weights(lambda data: data[:-100]), weights(lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+WHOLE, BARE = True, False
+"""With the manifest that Gradus wrote, or without one, as in a folder of other tools."""
+# fmt: off
+FOLDERS: list[tuple[bool, Callable[[Path], object], str, str]] = [
+    (WHOLE, CUT, r"model\.safetensors: this file was altered or cut", "MANIFEST"),
+    (WHOLE, FLIPPED, r"model\.safetensors: this file was altered or cut", "MANIFEST"),
+    (WHOLE, gone, r"model\.safetensors: a file is missing", "manifest"),
+    (BARE, CUT, r"model\.safetensors: these weights are truncated or damaged", "start"),
+    (BARE, tensors(lambda tensor: None), "start: the weights lack a tensor", "norm"),
+    (BARE, tensors(lambda tensor: tensor[:-1]), r"model\.safetensors: a tensor has shape 15, not 16", r"ln_1\.bias"),
+    (BARE, gone, "no weights that can be read", r"no model\.safetensors"),
+    (BARE, pickled, "no weights", "pickled weights are never"),
+    (BARE, config('{"model_type": "llama"}'), r"config\.json: model_type: .*'llama'", "one of openai-gpt"),
+    (BARE, config('{"model_type": '), r"config\.json: .*cannot be read as JSON", "column"),
 ]
 # fmt: on

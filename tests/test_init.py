@@ -183,7 +183,7 @@ def test_the_first_question_of_a_user() -> None:
     told = write_recipe(Path("made/here"), rows=Path("data/reviews.csv"), text=["corpus/"])
     assert "48 rows" in told
     assert "bad (24) good (24)" in told
-    assert "1 files there are not .txt" in told
+    assert "other files: 1" in told
     written_text = Path("made/here/recipe.yaml").read_text(encoding="utf-8")
     assert written_text.startswith(f"# yaml-language-server: $schema={FILE}\n")
     assert "bad (24) good (24)" in written_text

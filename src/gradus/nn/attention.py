@@ -58,19 +58,22 @@ class Layout:
             return Layout(total, real, ((len(lengths), int(lengths[0])),))
         order = np.argsort(-lengths, kind="stable")
         order = order[lengths[order] > 0]
-        groups = group_lengths(lengths[order])
-        widths = np.repeat([time for _, time in groups], [rows for rows, _ in groups])
-        starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+        groups: list[tuple[int, int]] = []
+        starts, places = [], 0
+        for rows, time in group_lengths(lengths[order]):
+            groups.append((round_rows(rows), time))
+            starts.append(places + np.arange(rows) * time)
+            places += groups[-1][0] * time
         within = np.arange(real) - np.repeat(offsets[:-1], lengths)
         place = np.zeros(len(lengths), dtype=np.int64)
-        place[order] = starts[:-1]
+        place[order] = np.concatenate(starts)
         back = np.repeat(place, lengths) + within
-        take = np.zeros(starts[-1], dtype=np.int64)
+        take = np.zeros(places, dtype=np.int64)
         take[back] = np.arange(real)
-        empty = np.ones(starts[-1], dtype=bool)
+        empty = np.ones(places, dtype=bool)
         empty[back] = False
-        indices = (torch.from_numpy(part).to(device) for part in (take, back, np.flatnonzero(empty)))
-        return Layout(total, real, groups, *indices)
+        indices = [torch.from_numpy(part).to(device) for part in (take, back, np.flatnonzero(empty))]
+        return Layout(total, real, tuple(groups), *indices)
 
     def spread(self, flat: Tensor) -> Sequence[Tensor]:
         """[N, ...] -> one [S, T, ...] a group. A view where the tokens already stand as one group."""
@@ -143,6 +146,12 @@ def group_lengths(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
         groups.append((int(before[end] - before[cut[end]]), int(times[cut[end]])))
         end = cut[end]
     return tuple(reversed(groups))
+
+
+def round_rows(rows: int) -> int:
+    """Up to a power of two or three quarters of one: rows of a group are a matrix shape too."""
+    power = 1 << (rows - 1).bit_length()
+    return power * 3 // 4 if power >= 4 and rows <= power * 3 // 4 else power
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:

@@ -105,7 +105,7 @@ def _notes(prepared: Prepared) -> list[str]:
 
 
 def _odd_labels(prepared: Prepared) -> list[str]:
-    """Classes that look like a slip: one row in all of train (a header?), or names that differ only in case or space."""
+    """Classes that look like a slip: a single row (a header?), or names that differ only in case or space."""
     data, train = prepared.node.stage.data, prepared.splits["train"]
     assert isinstance(data, RowsData) and data.format.label is not None
     notes = []

@@ -264,7 +264,7 @@ def story(seen: Seen) -> list[str]:
         files = f"{one.files:,} {'document' if one.builtin else 'file'}{'' if one.files == 1 else 's'}"
         lines.append(f"text: {where}: {files}, {amount}, {_language(one.han)}, {one.encoding}")
         if one.left_out:
-            lines.append(f"  {one.left_out:,} files there are not .txt and are not read")
+            lines.append(f"  only .txt is read there; other files: {one.left_out:,}")
     if seen.rows:
         lines += _rows_story(seen.rows)
     if seen.folder and seen.model:

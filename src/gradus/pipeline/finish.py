@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradus.core.storage import new_folder, write_file, write_json
+from gradus.core.storage import digest_json, new_folder, write_file, write_json
 from gradus.data.labels import label_text
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
@@ -36,7 +38,7 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     results: dict[str, dict[str, float]] = {}
     for split in ("dev", "test"):
         if split in prepared.splits:
-            results[split], scores = run.metrics(learner, split)
+            results[split], scores = run.final_metrics(learner, split)
             if prepared.labels is not None and run.world.first:
                 _write_predictions(run, split, scores[prepared.main])
     run.world.barrier()
@@ -119,6 +121,13 @@ def _write_skipped(run: StageRun) -> None:
     ]
     if lines:
         write_file(run.folder / "skipped.jsonl", "\n".join(lines) + "\n")
+
+
+def _known_floors(run: StageRun) -> dict[str, Any]:
+    key = digest_json([run.digests, run.node.stage.data.plain(), run.prepared.tokenizer.digest])
+    if key not in run.context.floors:
+        run.context.floors[key] = _floors(run.prepared)
+    return run.context.floors[key]
 
 
 def _floors(prepared: Prepared) -> dict[str, Any]:
@@ -215,11 +224,12 @@ def _record(
         "training": {
             "steps": trainer.clock.step, "rows": trainer.clock.rows, "tokens": trainer.clock.tokens,
             "seconds": round(trainer.seconds, 3),
+            "peak_memory": _peak_memory(run),
             "tokens_per_second": round(trainer.clock.tokens / max(trainer.seconds, 1e-9), 1),
             "stopped": run.stopped, "best_step": run.stopping.best_step, "metric": run.stopping.metric,
         },
         "results": results,
-        "floors": _floors(prepared),
+        "floors": _known_floors(run),
         "samples": list(samples),
         "times": {
             "started": run.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -227,3 +237,10 @@ def _record(
             "evaluate": round(run.seconds["evaluate"], 3),
         },
     }  # fmt: skip
+
+
+def _peak_memory(run: StageRun) -> int:
+    """Bytes: of the device where it has its own memory, else the most this process ever held."""
+    if run.world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(run.world.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""What is wrong in a recipe, in the house's words: pydantic's errors with their place in the file and the legal words.
+"""What is wrong in a recipe: pydantic's errors in the house's words, with their place and the legal words.
 
 A key is a path of keys and list places; `lines` says on which (1-based) line of the file each stands.
 """
@@ -57,7 +57,7 @@ def line_of(key: Key, lines: Lines) -> int | None:
 
 @contextmanager
 def placed(stage: str, path: Path | None, lines: Lines, variant: str | None = None) -> Iterator[None]:
-    """A mistake that names no file, found while `stage` is made ready, gets the recipe's place that it came from."""
+    """While `stage` is made ready: a mistake that names no file gets the recipe's place that it came from."""
     try:
         yield
     except UserError as mistake:

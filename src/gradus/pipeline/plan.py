@@ -32,7 +32,7 @@ class Node:
     folder: Path | None = None
     """The model folder it starts from, where it is not a stage."""
     likeness: str = ""
-    """Equal for nodes that differ in nothing but their seed: what holds for the data of one holds for the other's."""
+    """Equal for nodes that differ in nothing but their seed: they read the same data in the same way."""
 
     @property
     def id(self) -> str:

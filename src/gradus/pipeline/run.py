@@ -92,8 +92,8 @@ def is_done(folder: Path) -> bool:
 
 
 def _prove(nodes: Sequence[Node], file: RecipeFile, material: Material, context: Context) -> None:
-    """Reads and tokenises what every node needs before the first one trains: a wrong label in the last stage must
-    not be found after a night. Raises UserError for what is wrong and where the disk is too small for all."""
+    """Reads and tokenises what every node needs before the first one trains: a wrong label in the last stage
+    must not be found after a night. Raises UserError for what is wrong, and where the disk is too small."""
     needs: dict[str, int] = {}
     for node in nodes:
         if node.likeness not in needs:

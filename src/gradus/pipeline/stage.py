@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from gradus.core.duration import Clock
-from gradus.core.storage import new_folder, read_json, sweep, write_json
+from gradus.core.storage import new_folder, read_json, sweep, sync, write_json
 from gradus.data.feed import Feed
 from gradus.data.sources import Source
 from gradus.distributed.precision import DTYPES, resolve
@@ -53,6 +53,8 @@ class Context:
     told: Told
     signals: Signals
     inexact: bool = False
+    floors: dict[str, Any] = field(default_factory=dict)
+    """What learns nothing, by data: the same for every variant and seed."""
 
     def folder(self, node_id: str) -> Path:
         return self.stages / node_id
@@ -78,6 +80,7 @@ class StageRun:
         self.prepare_seconds = 0.0
         self.digests: dict[str, str] = {}
         self.stopped = "length"
+        self._last: tuple[int, dict[str, float], list[Scores]] | None = None
 
     def train(self) -> Learner:
         """Trains, or resumes and trains, and returns the learner with the weights that leave the stage.
@@ -205,7 +208,8 @@ class StageRun:
         return due
 
     def _evaluate(self, trainer: Trainer) -> None:
-        metrics = self.metrics(trainer.learner, "dev")[0]
+        metrics, scores = self.metrics(trainer.learner, "dev")
+        self._last = (trainer.clock.step, metrics, scores)
         line = {"kind": "evaluate", "step": trainer.clock.step, "split": "dev", "metrics": metrics,
                 "epoch": trainer.clock.epoch(len(trainer.feed.source))}  # fmt: skip
         self._note(line)
@@ -232,6 +236,14 @@ class StageRun:
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 
+    def final_metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
+        """The metrics of the weights that leave; dev is not scored again where the last evaluation was theirs."""
+        now = self.trainer.clock.step
+        kept = self.node.stage.weights == "last" or self.stopping.best_step == now
+        if split == "dev" and kept and self._last is not None and self._last[0] == now:
+            return self._last[1], self._last[2]
+        return self.metrics(learner, split)
+
     def name_last_good(self, mistake: NotFinite) -> None:
         """Adds to `mistake` where it happened and which checkpoint came before it."""
         good = checkpoint.latest(self.checkpoints)
@@ -249,6 +261,8 @@ class StageRun:
         if not self.world.first:
             return
         log = self.folder / "metrics.jsonl"
+        if log.exists():
+            sync(log)
         state |= {
             "stopping": self.stopping.state(),
             "stopped": self.stopped,

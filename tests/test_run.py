@@ -1,0 +1,149 @@
+"""Stages from the user's side: what is done is not done again, what is shared is run once, lengths mean what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from gradus.core.errors import UserError
+from gradus.pipeline.check import check
+from gradus.pipeline.run import run
+
+RECIPE = """
+seed: 5
+tokenizer: {kind: char}
+model: {preset: gpt1-tiny, layers: 1, width: 16, heads: 2, context: 32}
+stages:
+  pretrain:
+    data: {kind: text, train: "builtin:tiny", dev: "builtin:tiny"}
+    objectives: [{kind: causal_lm}]
+    optimizer: {kind: adamw, lr: 1e-2}
+    batch: 16 windows
+    length: 8 steps
+  finetune:
+    from: pretrain
+    data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
+    objectives: [{kind: classification}]
+    optimizer: {kind: adamw, lr: 5e-3}
+    batch: 16 rows
+    length: 12 steps
+seeds: 2
+variants:
+  no pre-training: {stages.finetune.from: scratch}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "steps.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def start(recipe: Path, **options: Any) -> dict[str, dict[str, Any]]:
+    """Runs it and returns stage.json by folder name."""
+    folder = run(recipe, runs=recipe.parent / "runs", device="cpu", **options)
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("stages/*/stage.json"))}
+
+
+def times(records: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: json.dumps(record["times"]) for name, record in records.items()}
+
+
+def test_variants_and_seeds_share_what_they_have_in_common(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = start(recipe)
+    stages = [record["stage"] for record in records.values()]
+    assert stages.count("pretrain") == 1 and stages.count("finetune") == 4
+    plan = json.loads((recipe.parent / "runs" / "steps" / "plan.json").read_text())
+    assert [(one["variant"], one["seed"]) for one in plan["outcomes"]] == [
+        ("as written", 5), ("as written", 6), ("no pre-training", 5), ("no pre-training", 6)
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert times(start(recipe)) == times(records)
+    assert capsys.readouterr().err.count("already done") == 5
+
+    slower = start(recipe, settings={"stages.finetune.optimizer.lr": 1e-3})
+    assert len(slower) == 9 and times(slower).items() >= times(records).items()
+
+
+def test_what_decides_the_bits_is_in_the_fingerprint(recipe: Path) -> None:
+    def ids(patch: dict[str, Any]) -> list[str]:
+        """The nodes of the recipe as written, with its first seed: what comes from `pretrain`, and itself."""
+        checks = check(recipe, runs=recipe.parent / "runs", settings={"seeds": 1, **patch}, device="cpu")
+        return list(checks.plan.outcomes[0]["stages"].values())
+
+    as_written = ids({})
+    assert ids({"stages.pretrain.save": {"every": "1 steps"}}) == as_written
+    for patch in (
+        {"seed": 6},
+        {"model.layers": 2},
+        {"tokenizer": {"kind": "bpe", "vocab_size": 300}},
+        {"stages.pretrain.data.limit": 1},
+        {"stages.pretrain.length": "9 steps"},
+    ):
+        assert not set(ids(patch)) & set(as_written), patch
+    later = ids({"stages.finetune.optimizer.lr": 1e-3})
+    assert later[0] == as_written[0] and later[1] != as_written[1]
+
+
+def test_until_fresh_and_length_in_minutes(recipe: Path) -> None:
+    first = start(recipe, until="pretrain", settings={"stages.pretrain.length": "0.01 minutes", "seeds": 1})
+    (record,) = first.values()
+    length = json.loads(next(recipe.parent.glob("runs/steps/stages/*/length.json")).read_text())
+    assert record["training"]["steps"] == length["steps"] >= 1
+    again = start(recipe, until="pretrain", fresh=True)
+    assert [record["training"]["steps"] for record in again.values() if record["config"]["length"] == "8 steps"] == [8]
+
+
+def test_the_best_weights_leave_where_stop_is_given(recipe: Path) -> None:
+    patch = {
+        "stages.pretrain.stop": {"metric": "loss", "patience": 2},
+        "stages.pretrain.optimizer.lr": 0.3,
+        "stages.pretrain.schedule": {"kind": "constant", "warmup": "0 steps"},
+        "stages.pretrain.length": "60 steps",
+        "stages.pretrain.evaluate": {"every": "3 steps"},
+    }
+    (record,) = start(recipe, until="pretrain", settings=patch).values()
+    log = next(recipe.parent.glob("runs/steps/stages/*/metrics.jsonl")).read_text().splitlines()
+    losses = [(line["metrics"]["loss"], line["step"]) for line in map(json.loads, log) if line["kind"] == "evaluate"]
+    best, step = min(losses)
+    assert record["training"]["stopped"] == "patience" and record["training"]["best_step"] == step < losses[-1][1]
+    assert record["results"]["dev"]["loss"] == pytest.approx(best, rel=1e-6)
+
+
+def test_a_checkpoint_of_other_conditions_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from gradus.training.trainer import Trainer
+
+    patch = {"seeds": 1, "stages.pretrain.save": {"every": "2 steps"}}
+    step = Trainer._step
+
+    def broken(self: Trainer) -> bool:
+        if self.clock.step == 5:
+            raise KeyError("a bug")
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "_step", broken)
+    with pytest.raises(KeyError):
+        start(recipe, until="pretrain", settings=patch)
+    monkeypatch.setattr(Trainer, "_step", step)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(UserError, match=f"threads {threads} -> {threads + 1}.*resume-inexact"):
+            start(recipe, until="pretrain", settings=patch)
+        (record,) = start(recipe, until="pretrain", settings=patch, inexact=True).values()
+    finally:
+        torch.set_num_threads(threads)
+    assert record["training"]["steps"] == 8
+
+
+def test_tied_weights_are_stored_once(recipe: Path) -> None:
+    start(recipe, until="pretrain")
+    tensors = load_file(next(recipe.parent.glob("runs/steps/stages/*/model")) / "model.safetensors")
+    assert not any("lm_head" in name for name in tensors)
