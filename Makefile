@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test lint bench
+.PHONY: setup quickstart test lint bench results
 
 setup: $(STAMP)
 
@@ -29,3 +29,6 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/pretrain.py
+
+results: setup
+	$(BIN)/python -m gradus.report results/*.json > docs/results.md

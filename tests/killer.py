@@ -1,11 +1,13 @@
-"""Runs a recipe in child processes that die: at the n-th event of a kind, after a time, or of a polite signal.
+"""Runs a recipe in child processes that die: at the n-th event of a kind, after a time, or of a polite
+signal.
 
-The heavy modules are imported once, in the parent, which never computes; every life is a fork. An event is a step, an
-evaluated batch, an encoded text, a synced file, a renamed file or a stage made ready.
+The heavy modules are imported once, in the parent, which never computes; every life is a fork. An event is a
+step, an evaluated batch, an encoded text, a synced file, a renamed file or a stage made ready.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -60,10 +62,8 @@ def live(recipe: str, runs: str, life: dict) -> int:
         _live(recipe, runs, life)
     if "after" in life:
         time.sleep(life["after"])
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(child, life.get("signal", signal.SIGKILL))
-        except ProcessLookupError:
-            pass
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

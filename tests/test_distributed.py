@@ -29,12 +29,9 @@ stages:
     length: 12 steps
     precision: fp32
   finetune:
-    from: pretrain
-    data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
-    objectives: [{kind: classification, dropout: 0}, {kind: causal_lm, weight: 0.5}]
-    batch: 15 rows
-    length: 12 steps
-    precision: fp32
+    from: pretrain data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text:
+    text, label: label}} objectives: [{kind: classification, dropout: 0}, {kind: causal_lm, weight: 0.5}]
+    batch: 15 rows length: 12 steps precision: fp32
 """
 
 
@@ -47,7 +44,8 @@ def _gradients(rank: int, folder: str) -> None:
 
 
 def _one_step(world: World) -> dict[str, torch.Tensor]:
-    """The gradients of one step of 8 rows, as the optimizer would see them. Rank 1 of 2 has few labelled rows."""
+    """The gradients of one step of 8 rows, as the optimizer would see them. Rank 1 of 2 has few labelled
+    rows."""
     trainer = toy.trainer(toy.learner(), toy.examples(8), budget=40, world=world)
     found: dict[str, torch.Tensor] = {}
 
@@ -78,9 +76,26 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
     found = {}
     for size in (1, 2):
         runs = folder / str(size)
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(size), "--master-port", "29612"] if size > 1 else []
-        command = [sys.executable, *launch, "-m", "gradus.cli", "run", str(recipe), "--runs", str(runs), "--device", "cpu"]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        launch = (
+            ["-m", "torch.distributed.run", "--nproc-per-node", str(size), "--master-port", "29612"]
+            if size > 1
+            else []
+        )
+        command = [
+            sys.executable,
+            *launch,
+            "-m",
+            "gradus.cli",
+            "run",
+            str(recipe),
+            "--runs",
+            str(runs),
+            "--device",
+            "cpu",
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         logs = sorted((runs / "two" / "stages").glob("*/metrics.jsonl"))
         found[size] = [json.loads(line) for log in logs for line in log.read_text().splitlines()]

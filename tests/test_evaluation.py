@@ -30,7 +30,6 @@ def test_the_batch_size_does_not_matter(budget: int) -> None:
     assert np.array_equal(parts[0].rows, np.arange(13))
 
 
-
 def test_shares_of_ranks_are_the_whole() -> None:
     learner, rows = toy.learner(), source(toy.examples(13))
     whole = score(learner, rows, World(), 100)

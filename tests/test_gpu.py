@@ -1,4 +1,5 @@
-"""On a CUDA device: the same loss as on the CPU to float tolerance, and a resume to the bit. Run with `-m gpu`."""
+"""On a CUDA device: the same loss as on the CPU to float tolerance, and a resume to the bit. Run with `-m
+gpu`."""
 
 from __future__ import annotations
 

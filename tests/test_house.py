@@ -72,11 +72,21 @@ def test_files_and_functions_stay_readable() -> None:
 
 
 def test_every_file_tells_its_story_first() -> None:
-    assert [path for path in files() if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
+    assert [
+        path for path in files() if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ] == []
 
 
 def test_law_9_nothing_executes_what_a_file_holds() -> None:
-    forbidden = ("import pickle", "torch.load", "yaml.load(", "yaml.unsafe", "eval(", "exec(", "allow_pickle=True")
+    forbidden = (
+        "import pickle",
+        "torch.load",
+        "yaml.load(",
+        "yaml.unsafe",
+        "eval(",
+        "exec(",
+        "allow_pickle=True",
+    )
     guilty = []
     for path in files():
         text = path.read_text(encoding="utf-8").replace(".eval()", "").replace("def eval(", "")

@@ -24,12 +24,9 @@ stages:
     batch: 16 windows
     length: 30 steps
   finetune:
-    from: pretrain
-    data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
-    objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}]
-    optimizer: {kind: adamw, lr: 5e-3}
-    batch: 16 rows
-    length: 30 steps
+    from: pretrain data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text:
+    text, label: label}} objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}] optimizer:
+    {kind: adamw, lr: 5e-3} batch: 16 rows length: 30 steps
 """
 TEXTS = [
     "a good day, and a better evening",
@@ -68,7 +65,9 @@ def test_greedy_text_is_the_same(models: dict[str, Path]) -> None:
     for prompt in ("The day", "今天"):
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         said = theirs.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
-        assert ours.generate(prompt, tokens=12, temperature=0) == tokenizer.decode(said, skip_special_tokens=True)
+        assert ours.generate(prompt, tokens=12, temperature=0) == tokenizer.decode(
+            said, skip_special_tokens=True
+        )
 
 
 def test_the_classifier_has_the_same_logits_on_its_own_tokens(models: dict[str, Path]) -> None:
@@ -88,9 +87,13 @@ def test_the_classifier_has_the_same_logits_on_its_own_tokens(models: dict[str, 
 def test_the_pipeline_says_what_predict_says(models: dict[str, Path]) -> None:
     from transformers import pipeline
 
-    theirs = pipeline("text-classification", model=str(models["finetune"]), device="cpu", truncation=True, top_k=None)
+    theirs = pipeline(
+        "text-classification", model=str(models["finetune"]), device="cpu", truncation=True, top_k=None
+    )
     ours = gradus.load(models["finetune"])
-    for expected, answer in zip(theirs(TEXTS, batch_size=1), ours.predict([{"text": text} for text in TEXTS])):
+    for expected, answer in zip(
+        theirs(TEXTS, batch_size=1), ours.predict([{"text": text} for text in TEXTS])
+    ):
         for entry in expected:
             assert answer["probabilities"][entry["label"]] == pytest.approx(entry["score"], abs=1e-4)
 
@@ -98,7 +101,9 @@ def test_the_pipeline_says_what_predict_says(models: dict[str, Path]) -> None:
 def test_batches_with_padding_say_the_same(models: dict[str, Path]) -> None:
     from transformers import pipeline
 
-    theirs = pipeline("text-classification", model=str(models["finetune"]), device="cpu", truncation=True, top_k=None)
+    theirs = pipeline(
+        "text-classification", model=str(models["finetune"]), device="cpu", truncation=True, top_k=None
+    )
     alone, together = theirs(TEXTS, batch_size=1), theirs(TEXTS, batch_size=4)
     for a, b in zip(alone, together):
         for one, two in zip(a, b):
@@ -116,7 +121,9 @@ def test_a_stage_starts_from_their_folder(models: dict[str, Path], tmp_path: Pat
         "stages:\n"
         "  finetune:\n"
         f"    from: {{folder: {theirs}}}\n"
-        '    data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}\n'
+        "    data:\n"
+        '      {kind: rows, train: "builtin:tiny", dev: "builtin:tiny",\n'
+        "      format: {kind: single, text: text, label: label}}\n"
         "    objectives: [{kind: classification}]\n"
         "    length: 2 steps\n"
     )

@@ -1,4 +1,5 @@
-"""Law 3 from the user's side: a run killed at any moment and started again ends with the bits of one never killed."""
+"""Law 3 from the user's side: a run killed at any moment and started again ends with the bits of one never
+killed."""
 
 from __future__ import annotations
 
@@ -51,7 +52,14 @@ MEASURED = {"tokens_per_second", "seconds", "times", "started", "finished"}
 
 def killer(recipe: Path, runs: Path, lives: list[dict[str, Any]]) -> list[int]:
     """The exit status of each life."""
-    command = [sys.executable, str(Path(__file__).with_name("killer.py")), str(recipe), str(runs), json.dumps(lives), "--quiet"]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("killer.py")),
+        str(recipe),
+        str(runs),
+        json.dumps(lives),
+        "--quiet",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -64,7 +72,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[st
     recipe.write_text(RECIPE)
     began = time.monotonic()
     assert killer(recipe, folder / "runs", [{}]) == [0]
-    return recipe, folder / "runs", json.loads((folder / "runs" / "events.json").read_text()), time.monotonic() - began
+    return (
+        recipe,
+        folder / "runs",
+        json.loads((folder / "runs" / "events.json").read_text()),
+        time.monotonic() - began,
+    )
 
 
 def bits(runs: Path) -> dict[str, Any]:
@@ -94,7 +107,9 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert [name for name in a if a[name] != b[name]] == []
 
 
-def test_the_whole_run_is_reproducible(whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path) -> None:
+def test_the_whole_run_is_reproducible(
+    whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path
+) -> None:
     recipe, runs, events, _ = whole
     assert all(events[kind] for kind in ("step", "evaluate", "tokenise", "sync", "rename", "prepare"))
     assert killer(recipe, tmp_path, [{}]) == [0]
@@ -105,7 +120,8 @@ def test_the_whole_run_is_reproducible(whole: tuple[Path, Path, dict[str, int], 
 def test_killed_at_random_moments(
     whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path, chain: int
 ) -> None:
-    """Chains of five deaths each: four before a random event of every kind in turn, one after a random time."""
+    """Chains of five deaths each: four before a random event of every kind in turn, one after a random
+    time."""
     recipe, runs, events, seconds = whole
     random = keyed_generator("kills", chain)
     kinds = ["tokenise", "step", "evaluate", "sync", "rename", "prepare"]
@@ -121,7 +137,9 @@ def test_killed_at_random_moments(
     same(bits(runs), bits(tmp_path))
 
 
-def test_a_polite_signal_saves_and_exits_with_3(whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path) -> None:
+def test_a_polite_signal_saves_and_exits_with_3(
+    whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path
+) -> None:
     recipe, runs, _, seconds = whole
     times = np.linspace(0.3, max(1.0, seconds / 4), 3).tolist()
     statuses = killer(recipe, tmp_path, [*({"after": after, "signal": 15} for after in times), {}])

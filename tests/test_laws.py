@@ -1,4 +1,5 @@
-"""The laws of training on a toy: loss is a sum and a count, order is a function, resume is exact, nothing leaks."""
+"""The laws of training on a toy: loss is a sum and a count, order is a function, resume is exact, nothing
+leaks."""
 
 from __future__ import annotations
 
@@ -28,7 +29,11 @@ def gradients(learner: Learner, parts: list[list[Example]]) -> dict[str, torch.T
     learner.zero_grad()
     for batch in batches:
         (learner.weights / counts.clamp(min=1e-9) * learner(batch)).sum().backward()
-    return {name: parameter.grad.clone() for name, parameter in learner.named_parameters() if parameter.grad is not None}
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in learner.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def farthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -65,7 +70,9 @@ def test_law_1_the_sum_is_the_plain_formula() -> None:
     for row in rows:
         states = learner.transformer(learner.prepare([row]).source)[: row.tokens]
         logits = states @ learner.transformer.output_weight.T
-        nats = torch.nn.functional.cross_entropy(logits[:-1], torch.from_numpy(row.sequences[0][1:]), reduction="sum")
+        nats = torch.nn.functional.cross_entropy(
+            logits[:-1], torch.from_numpy(row.sequences[0][1:]), reduction="sum"
+        )
         by_hand[1] += nats.detach()
         if row.label is not None:
             scores = learner.heads["toy"](states[-1:])
@@ -82,7 +89,11 @@ def test_law_2_an_epoch_is_a_bijection(size: int, seed: int, epoch: int) -> None
 
 
 def test_law_2_orders_of_epochs_and_seeds_differ() -> None:
-    orders = {permuted(np.arange(100), 100, "order", seed, epoch).tobytes() for seed in range(5) for epoch in range(5)}
+    orders = {
+        permuted(np.arange(100), 100, "order", seed, epoch).tobytes()
+        for seed in range(5)
+        for epoch in range(5)
+    }
     assert len(orders) == 25
 
 

@@ -1,4 +1,5 @@
-"""Stages from the user's side: what is done is not done again, what is shared is run once, lengths mean what they say."""
+"""Stages from the user's side: what is done is not done again, what is shared is run once, lengths mean what
+they say."""
 
 from __future__ import annotations
 
@@ -25,12 +26,9 @@ stages:
     batch: 16 windows
     length: 8 steps
   finetune:
-    from: pretrain
-    data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
-    objectives: [{kind: classification}]
-    optimizer: {kind: adamw, lr: 5e-3}
-    batch: 16 rows
-    length: 12 steps
+    from: pretrain data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text:
+    text, label: label}} objectives: [{kind: classification}] optimizer: {kind: adamw, lr: 5e-3} batch: 16
+    rows length: 12 steps
 seeds: 2
 variants:
   no pre-training: {stages.finetune.from: scratch}
@@ -47,14 +45,18 @@ def recipe(tmp_path: Path) -> Path:
 def start(recipe: Path, **options: Any) -> dict[str, dict[str, Any]]:
     """Runs it and returns stage.json by folder name."""
     folder = run(recipe, runs=recipe.parent / "runs", device="cpu", **options)
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("stages/*/stage.json"))}
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("stages/*/stage.json"))
+    }
 
 
 def times(records: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: json.dumps(record["times"]) for name, record in records.items()}
 
 
-def test_variants_and_seeds_share_what_they_have_in_common(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_variants_and_seeds_share_what_they_have_in_common(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     records = start(recipe)
     stages = [record["stage"] for record in records.values()]
     assert stages.count("pretrain") == 1 and stages.count("finetune") == 4
@@ -96,7 +98,9 @@ def test_until_fresh_and_length_in_minutes(recipe: Path) -> None:
     length = json.loads(next(recipe.parent.glob("runs/steps/stages/*/length.json")).read_text())
     assert record["training"]["steps"] == length["steps"] >= 1
     again = start(recipe, until="pretrain", fresh=True)
-    assert [record["training"]["steps"] for record in again.values() if record["config"]["length"] == "8 steps"] == [8]
+    assert [
+        record["training"]["steps"] for record in again.values() if record["config"]["length"] == "8 steps"
+    ] == [8]
 
 
 def test_the_best_weights_leave_where_stop_is_given(recipe: Path) -> None:
@@ -109,9 +113,14 @@ def test_the_best_weights_leave_where_stop_is_given(recipe: Path) -> None:
     }
     (record,) = start(recipe, until="pretrain", settings=patch).values()
     log = next(recipe.parent.glob("runs/steps/stages/*/metrics.jsonl")).read_text().splitlines()
-    losses = [(line["metrics"]["loss"], line["step"]) for line in map(json.loads, log) if line["kind"] == "evaluate"]
+    losses = [
+        (line["metrics"]["loss"], line["step"]) for line in map(json.loads, log) if line["kind"] == "evaluate"
+    ]
     best, step = min(losses)
-    assert record["training"]["stopped"] == "patience" and record["training"]["best_step"] == step < losses[-1][1]
+    assert (
+        record["training"]["stopped"] == "patience"
+        and record["training"]["best_step"] == step < losses[-1][1]
+    )
     assert record["results"]["dev"]["loss"] == pytest.approx(best, rel=1e-6)
 
 

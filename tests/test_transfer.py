@@ -51,9 +51,15 @@ def test_the_vocabulary_may_grow_and_stays_tied() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda given: given.pop("blocks.1.attention.output.bias"), "lack a tensor.*blocks.1.attention.output.bias"),
+        (
+            lambda given: given.pop("blocks.1.attention.output.bias"),
+            "lack a tensor.*blocks.1.attention.output.bias",
+        ),
         (lambda given: given.update({"blocks.9.x": torch.zeros(1)}), "no place for.*blocks.9.x"),
-        (lambda given: given.update({"embedding.positions.weight": torch.zeros(5, 16)}), "wrong shape.*positions.*24, 16"),
+        (
+            lambda given: given.update({"embedding.positions.weight": torch.zeros(5, 16)}),
+            "wrong shape.*positions.*24, 16",
+        ),
         (lambda given: given.update({"embedding.tokens.weight": torch.zeros(99, 16)}), "wrong shape.*tokens"),
     ],
 )

@@ -18,6 +18,7 @@ from gradus.optim.schedules import Cosine
 from gradus.training.learner import Learner
 from gradus.training.trainer import Trainer
 
+ALONE = World()
 VOCABULARY, CONTEXT, CLASSES = 50, 24, 3
 
 
@@ -28,7 +29,8 @@ def model(dropout: float = 0.0, **changes: object) -> ModelConfig:
 
 
 def examples(count: int = 8, longest: int = CONTEXT) -> list[Example]:
-    """Rows of many lengths; some without a label, so that counts differ between objectives and micro-batches."""
+    """Rows of many lengths; some without a label, so that counts differ between objectives and
+    micro-batches."""
     random = keyed_generator("toy", count)
     made = []
     for row in range(count):
@@ -39,13 +41,22 @@ def examples(count: int = 8, longest: int = CONTEXT) -> list[Example]:
 
 def learner(dropout: float = 0.0, dtype: torch.dtype = torch.float64, auxiliary: float = 0.5) -> Learner:
     task = Task(model(), "toy", tuple("abc"[:CLASSES]))
-    objectives = [ClassificationConfig(dropout=dropout).build(task), CausalLMConfig(weight=auxiliary).build(task)]
+    objectives = [
+        ClassificationConfig(dropout=dropout).build(task),
+        CausalLMConfig(weight=auxiliary).build(task),
+    ]
     made = Learner(Transformer(model(dropout), dtype), objectives).initialise(1)
     return made.to(torch.promote_types(dtype, torch.float32))
 
 
 def trainer(
-    made: Learner, rows: list[Example], *, batch: int = 8, total: int = 32, budget: int = 64, world: World = World()
+    made: Learner,
+    rows: list[Example],
+    *,
+    batch: int = 8,
+    total: int = 32,
+    budget: int = 64,
+    world: World = ALONE,
 ) -> Trainer:
     feed = Feed(Rows(rows, [f"toy:{row.row}" for row in rows]), batch, 7, total, world.rank, world.size)
     optimizer = AdamW(lr=1e-2).build(made.named_parameters())

@@ -1,4 +1,5 @@
-"""The command: thin, and light until a subcommand needs the heavy rooms (`gradus --help` imports no torch)."""
+"""The command: thin, and light until a subcommand needs the heavy rooms (`gradus --help` imports no
+torch)."""
 
 from __future__ import annotations
 
@@ -189,7 +190,8 @@ def _keep_memory() -> None:
 
 
 def main() -> None:
-    """The entry point: exit status 0 done, 2 the user's mistake, 3 stopped by a signal with its state saved."""
+    """The entry point: exit status 0 done, 2 the user's mistake, 3 stopped by a signal with its state
+    saved."""
     from gradus.core.errors import UserError
 
     try:

@@ -1,4 +1,5 @@
-"""The user's mistake, told in one line: where it stands, what is wrong, the offending text, what would be right."""
+"""The user's mistake, told in one line: where it stands, what is wrong, the offending text, what would be
+right."""
 
 from __future__ import annotations
 

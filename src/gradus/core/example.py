@@ -1,9 +1,9 @@
 """Rows as token ids, and batches without padding.
 
-Shapes: N tokens of a batch end to end, S sequences, R rows, M scored targets. A sequence is a window of text, a row,
-one order of a similarity pair or one answer of a multiple choice. Attention alone needs to know where sequences
-begin (`offsets`); everything else sees N real tokens and, after them, a dead tail that rounds N up to a shape the
-kernels have met before.
+Shapes: N tokens of a batch end to end, S sequences, R rows, M scored targets. A sequence is a window of text,
+a row, one order of a similarity pair or one answer of a multiple choice. Attention alone needs to know where
+sequences begin (`offsets`); everything else sees N real tokens and, after them, a dead tail that rounds N up
+to a shape the kernels have met before.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ROUND_TOKENS = 64
 class Example:
     """One row (or window) as token ids.
 
-    `sequences` are int arrays [T_s]; `following` is the token after the last one in a window of running text, so that
-    the last position has something to predict; `label` is a class index, a number, or None; `truncated` counts tokens
-    that the context made us cut.
+    `sequences` are int arrays [T_s]; `following` is the token after the last one in a window of running text,
+    so that the last position has something to predict; `label` is a class index, a number, or None;
+    `truncated` counts tokens that the context made us cut.
     """
 
     row: int
@@ -40,8 +40,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ExampleTargets:
-    """What one objective scores in one example: at position `index` [M], counted from its first token, it wants
-    `value` [M], weighing `weight` [M]."""
+    """What one objective scores in one example: at position `index` [M], counted from its first token, it
+    wants `value` [M], weighing `weight` [M]."""
 
     index: np.ndarray
     value: np.ndarray
@@ -62,7 +62,8 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """Sequences of any lengths end to end: tokens [N], positions [N] within their sequence, offsets [S+1] on the host.
+    """Sequences of any lengths end to end: tokens [N], positions [N] within their sequence, offsets [S+1] on
+    the host.
 
     N may exceed offsets[-1]: the dead tail, which attention ignores and no target names.
     """
@@ -81,7 +82,8 @@ class Ragged:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples ready for one forward: `row` [S] names each sequence's row, `targets` holds one entry an objective."""
+    """Examples ready for one forward: `row` [S] names each sequence's row, `targets` holds one entry an
+    objective."""
 
     source: Ragged
     row: np.ndarray

@@ -10,7 +10,8 @@ from gradus.core.config import Config
 
 
 class ModelConfig(Config):
-    """Every axis on which the transformer varies. A preset of `families/` fills it, a recipe changes what differs."""
+    """Every axis on which the transformer varies. A preset of `families/` fills it, a recipe changes what
+    differs."""
 
     family: Literal["gpt1"] = "gpt1"
     """Whose weight names and special tokens the model folder carries."""
@@ -66,8 +67,9 @@ class ModelConfig(Config):
     def flops_per_token(self, length: float, scored: float = 1.0) -> float:
         """Floating point operations of one training step per token: 6 a weight used, and attention.
 
-        `length` is the mean number of tokens a query sees twice over (a causal window of T sees T/2 on average),
-        `scored` the share of positions that reach the vocabulary. Forward 2, backward 4 (Kaplan et al. 2020, 2.1).
+        `length` is the mean number of tokens a query sees twice over (a causal window of T sees T/2 on
+        average), `scored` the share of positions that reach the vocabulary. Forward 2, backward 4 (Kaplan et
+        al. 2020, 2.1).
         """
         assert self.vocab_size is not None
         block = 4 * self.width * self.width + 2 * self.width * self.hidden

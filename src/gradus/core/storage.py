@@ -1,4 +1,5 @@
-"""Files and folders that are whole or not there: written under a temporary name, synced, renamed, manifest last."""
+"""Files and folders that are whole or not there: written under a temporary name, synced, renamed, manifest
+last."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `path`, whole and with a manifest, when the block ends without error.
+    """Yields a temporary folder that becomes `path`, whole and with a manifest, when the block ends without
+    error.
 
     An existing folder of that name is replaced. What a killed process left behind is swept away by the next.
     """
@@ -104,7 +106,8 @@ def is_whole(path: Path) -> bool:
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Removes temporary files and folders that killed processes left in `folder`. Call it under the folder's lock.
+    """Removes temporary files and folders that killed processes left in `folder`. Call it under the folder's
+    lock.
 
     With `name`, a pattern, only what was to become a file or folder of such a name.
     """

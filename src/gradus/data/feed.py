@@ -1,4 +1,5 @@
-"""Which examples belong to step 1,204: a function of the seed, so a resume is one integer and no iterator has state."""
+"""Which examples belong to step 1,204: a function of the seed, so a resume is one integer and no iterator has
+state."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ from gradus.data.sources import Source
 class Feed:
     """Draws `batch` examples a step from `source`, in an order keyed by (seed, epoch).
 
-    Steps run across the ends of epochs, so every step but the very last has the same number of rows; `total` rows is
-    where the stage ends. Rank r of `world` takes every world-th row of the step, from the r-th on: together they are
-    the rows that one process would take.
+    Steps run across the ends of epochs, so every step but the very last has the same number of rows; `total`
+    rows is where the stage ends. Rank r of `world` takes every world-th row of the step, from the r-th on:
+    together they are the rows that one process would take.
     """
 
     source: Source
@@ -51,7 +52,8 @@ class Feed:
 
 
 def cut(examples: Sequence[Example], budget: int) -> Iterator[list[Example]]:
-    """Cuts examples, in order, into micro-batches of at most `budget` tokens (a longer example stands alone)."""
+    """Cuts examples, in order, into micro-batches of at most `budget` tokens (a longer example stands
+    alone)."""
     part: list[Example] = []
     tokens = 0
     for example in examples:

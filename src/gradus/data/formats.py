@@ -1,7 +1,8 @@
-"""What a row is for the model: named text fields become sequences of token ids (Radford et al. 2018, section 3.3).
+"""What a row is for the model: named text fields become sequences of token ids (Radford et al. 2018, section
+3.3).
 
-A format knows which fields it needs, which roles stand between them and what is cut when the context is too short.
-A new kind of row is one class here and its name in `Format`.
+A format knows which fields it needs, which roles stand between them and what is cut when the context is too
+short. A new kind of row is one class here and its name in `Format`.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class RowEncoder:
     long: Literal["truncate", "error"] = "truncate"
 
     def encode(self, rows: Sequence[LabelledRow], labelled: bool = True) -> list[Example]:
-        """Examples in the order of the rows. Raises UserError for a missing field, a wrong label, a row too long."""
+        """Examples in the order of the rows. Raises UserError for a missing field, a wrong label, a row too
+        long."""
         columns = [[field_text(row, field) for row in rows] for field in self.format.fields]
         encoded = [self.tokenizer.encode(column) for column in columns]
         between = [self.tokenizer.role(name) for name in self.format.roles]

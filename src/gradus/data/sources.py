@@ -1,7 +1,7 @@
 """Numbered examples: windows of running text read from disk, or labelled rows held as token ids.
 
-A source is what the feed draws from and the evaluator walks through: `len`, `example(i)` and, for the user's eyes,
-`where(i)`.
+A source is what the feed draws from and the evaluator walks through: `len`, `example(i)` and, for the user's
+eyes, `where(i)`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class Tokens(Protocol):
 class Windows:
     """Windows of `context` tokens over running text; every token but a sequence's first is predicted once.
 
-    "contiguous" (GPT-1, section 4.1) reads across documents, "document" never does. Neighbouring windows share one
-    token: the one that follows a window is predicted there and read in the next. The short last one is kept.
+    "contiguous" (GPT-1, section 4.1) reads across documents, "document" never does. Neighbouring windows
+    share one token: the one that follows a window is predicted there and read in the next. The short last one
+    is kept.
     """
 
     def __init__(self, store: Tokens, context: int, across: Literal["contiguous", "document"] = "contiguous"):

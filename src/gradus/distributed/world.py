@@ -90,8 +90,8 @@ def _sum_flat(gradients: list[torch.Tensor]) -> None:
 def open_world(device: str | None = None) -> World:
     """The world that `torchrun` set up (gloo on CPU, NCCL on CUDA), or a world of one.
 
-    `device`: "cpu", "cuda", "cuda:1" or "mps"; the best one there is unless given. Raises UserError for one that
-    is not there.
+    `device`: "cpu", "cuda", "cuda:1" or "mps"; the best one there is unless given. Raises UserError for one
+    that is not there.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))

@@ -1,4 +1,5 @@
-"""Scoring every row of a split once: the result does not depend on batch size, order or world size beyond rounding."""
+"""Scoring every row of a split once: the result does not depend on batch size, order or world size beyond
+rounding."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Predictor(Protocol):
 class Scores:
     """What one objective gave each of R rows, in the order of the rows.
 
-    `values` is [R, 1] with summed nats for tokens, [R, K] with logits for classes; `counts` [R] the targets summed.
+    `values` is [R, 1] with summed nats for tokens, [R, K] with logits for classes; `counts` [R] the targets
+    summed.
     """
 
     rows: np.ndarray

@@ -13,7 +13,8 @@ CELLS = 1 << 23
 
 
 def token_nats(states: Tensor, weight: Tensor, value: Tensor) -> Tensor:
-    """-log p of each target [M], fp32 or better, from states [M, D], the output embedding [V, D] and values [M].
+    """-log p of each target [M], fp32 or better, from states [M, D], the output embedding [V, D] and values
+    [M].
 
     Products run in the precision of the states, the log-sum-exp in at least fp32; logits are never all there.
     """

@@ -1,4 +1,5 @@
-"""Floor 2: what is learnt. One file an objective; `ObjectiveConfig` is the list of those a recipe may name."""
+"""Floor 2: what is learnt. One file an objective; `ObjectiveConfig` is the list of those a recipe may
+name."""
 
 from typing import Annotated
 

@@ -1,7 +1,7 @@
 """What every objective can do: corrupt an example, say what it scores there, sum a loss, make predictions.
 
-Every kind of training is `L = sum_k w_k * S_k / N_k`: objective k returns the sum S_k over its targets, and the
-trainer divides it by N_k, their weight over all ranks and micro-batches of the step.
+Every kind of training is `L = sum_k w_k * S_k / N_k`: objective k returns the sum S_k over its targets, and
+the trainer divides it by N_k, their weight over all ranks and micro-batches of the step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from gradus.nn.transformer import Transformer
 
 @dataclass(frozen=True)
 class Task:
-    """What an objective may need to know of the stage it serves: the model's shape, the classes, the stage's name."""
+    """What an objective may need to know of the stage it serves: the model's shape, the classes, the stage's
+    name."""
 
     model: ModelConfig
     stage: str
@@ -57,7 +58,8 @@ class Objective(ABC):
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        """The sum of weighted losses in nats, a scalar, from the states [N, D]. No targets: 0 that has a gradient."""
+        """The sum of weighted losses in nats, a scalar, from the states [N, D]. No targets: 0 that has a
+        gradient."""
 
     @abstractmethod
     def predict(

@@ -1,5 +1,5 @@
-"""Predict each token from those before it (Radford et al. 2018, equation 1); beside a task it is the auxiliary loss
-of equation 5, with weight 0.5 there."""
+"""Predict each token from those before it (Radford et al. 2018, equation 1); beside a task it is the
+auxiliary loss of equation 5, with weight 0.5 there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class CausalLMConfig(Config):
 
 
 class CausalLM(Objective):
-    """Every token but a sequence's first is a target; in a window of running text so is the one that follows it."""
+    """Every token but a sequence's first is a target; in a window of running text so is the one that follows
+    it."""
 
     name = "causal_lm"
     measure = "tokens"

@@ -14,7 +14,8 @@ from gradus.core.config import Config
 
 class _AdamLike(Config):
     lr: float = Field(2.5e-4, gt=0)
-    """The largest learning rate; the schedule multiplies it (GPT-1 pre-training: 2.5e-4, fine-tuning: 6.25e-5)."""
+    """The largest learning rate; the schedule multiplies it (GPT-1 pre-training: 2.5e-4, fine-tuning:
+    6.25e-5)."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Kingma and Ba 2015, section 2."""
     epsilon: float = Field(1e-8, gt=0)

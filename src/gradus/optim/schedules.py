@@ -15,7 +15,8 @@ DEFAULT_WARMUP_SHARE, DEFAULT_WARMUP_STEPS = 0.1, 2000
 
 class _Schedule(Config):
     warmup: Warmup | None = None
-    """Linear from 0, in steps, tokens or percent of the stage; unless given 10 % of it, at most 2000 steps."""
+    """Linear from 0, in steps, tokens or percent of the stage; unless given 10 % of it, at most 2000
+    steps."""
 
     def warmup_steps(self, steps: int, tokens_per_step: float) -> int:
         """Warm-up in optimizer steps, for a stage of `steps` steps of `tokens_per_step` tokens."""
@@ -45,7 +46,8 @@ class Constant(_Schedule):
 
 
 class Linear(_Schedule):
-    """A straight line to `final` (GPT-1 fine-tuning, section 4.1: warm-up over 0.2 % of training, then to 0)."""
+    """A straight line to `final` (GPT-1 fine-tuning, section 4.1: warm-up over 0.2 % of training, then to
+    0)."""
 
     kind: Literal["linear"] = "linear"
     final: float = Field(0.0, ge=0, le=1)

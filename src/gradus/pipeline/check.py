@@ -1,4 +1,5 @@
-"""Proving a recipe before step 1: everything that can be wrong is read, tokenised and counted; nothing is trained."""
+"""Proving a recipe before step 1: everything that can be wrong is read, tokenised and counted; nothing is
+trained."""
 
 from __future__ import annotations
 
@@ -92,8 +93,10 @@ def _notes(prepared: Prepared) -> list[str]:
         counts = part.counts
         if counts["truncated_rows"]:
             share = counts["truncated_rows"] / counts["rows"]
-            notes.append(f"{name}: {split}: {counts['truncated_rows']} rows ({share:.1%}) are longer than the context of "
-                         f"{prepared.model.context} tokens and lose {counts['truncated_tokens']} tokens")  # fmt: skip
+            notes.append(
+                f"{name}: {split}: {counts['truncated_rows']} rows ({share:.1%}) are longer than the context "
+                f"of {prepared.model.context} tokens and lose {counts['truncated_tokens']} tokens"
+            )
         if counts["skipped_rows"]:
             notes.append(f"{name}: {split}: {counts['skipped_rows']} bad rows are skipped")
         labels = counts.get("labels", {})
@@ -124,40 +127,57 @@ def _odd_labels(prepared: Prepared) -> list[str]:
 
 
 def print_plan(checks: Checks, console: Console | None = None) -> None:
-    """The plan as a table: stage, rows, tokens, truncated, parameters, FLOPs, memory, time, disk."""
+    """The plan as a table: stage, rows, tokens, truncated, parameters, FLOPs, memory, time, disk.
+
+    Stages that differ only by their seed share a line.
+    """
     console = console or Console(highlight=False)
-    table = Table(
-        title=f"{checks.plan.file.name}: {len(checks.nodes)} stages to run on {checks.device}",
-        title_justify="left",
-    )
-    table.add_column("stage", no_wrap=True)
-    for column in (
-        "seed",
-        "rows",
-        "tokens",
-        "truncated",
-        "steps",
-        "parameters",
-        "FLOPs",
-        "memory",
-        "time",
-        "disk",
-    ):
+    table = Table(title=f"{checks.plan.file.name} on {checks.device}", title_justify="left", box=None)
+    table.add_column("stage", min_width=22)
+    for column in ("rows", "tokens", "cut", "steps", "weights", "FLOPs", "memory", "time", "disk"):
         table.add_column(column, justify="right", no_wrap=True)
-    for one in checks.nodes:
-        counts, guess = one.prepared.splits["train"].counts, one.estimate
+    for name, alike in _alike(checks.nodes).items():
+        counts, guess = alike[0].prepared.splits["train"].counts, alike[0].estimate
         table.add_row(
-            one.node.id + (" (done)" if one.done else ""), str(one.node.seed), f"{counts['rows']:,}", f"{counts['tokens']:,}",
-            f"{counts['truncated_rows'] / counts['rows']:.1%}", f"{guess.steps:,}", f"{guess.parameters / 1e6:.1f} M",
-            f"{guess.flops:.1e}", f"{guess.memory / 1e9:.1f} GB", _time(guess.seconds), f"{guess.disk / 1e6:.0f} MB",
-        )  # fmt: skip
+            name,
+            f"{counts['rows']:,}",
+            _count(counts["tokens"]),
+            f"{counts['truncated_rows'] / counts['rows']:.1%}",
+            f"{guess.steps:,}",
+            _count(guess.parameters),
+            f"{guess.flops:.0e}",
+            f"{guess.memory / 1e9:.1f} GB",
+            _time(guess.seconds),
+            f"{guess.disk / 1e6:.0f} MB",
+        )
     console.print(table)
     left = [one for one in checks.nodes if not one.done]
-    console.print(
-        f"to run: {len(left)} stages, about {_time(sum(one.estimate.seconds for one in left))}", markup=False
-    )
+    seconds = sum(one.estimate.seconds for one in left)
+    console.print(f"to run: {len(left)} of {len(checks.nodes)} stages, about {_time(seconds)}", markup=False)
     for note in checks.notes:
         console.print(note, markup=False)
+
+
+def _alike(nodes: list[Checked]) -> dict[str, list[Checked]]:
+    """Nodes under a name that says how they differ, seeds aside."""
+    found: dict[str, list[Checked]] = {}
+    for one in nodes:
+        start = one.node.parent.name if one.node.parent else (one.node.folder or "scratch")
+        key = f"{one.node.name} from {start}"
+        if any(other.estimate != one.estimate for other in found.get(key, [])):
+            key = f"{key} ({one.node.id})"
+        found.setdefault(key, []).append(one)
+    return {_told_of(name, alike): alike for name, alike in found.items()}
+
+
+def _told_of(name: str, alike: list[Checked]) -> str:
+    times = f" x {len(alike)}" if len(alike) > 1 else ""
+    done = sum(one.done for one in alike)
+    return f"{name}{times}" + (f", {'' if done == len(alike) else f'{done} '}done" if done else "")
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
 
 
 def _time(seconds: float) -> str:

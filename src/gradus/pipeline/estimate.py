@@ -25,8 +25,8 @@ LOGIT_BYTES = 64 << 20
 def activation_bytes(model: ModelConfig, precision: str) -> int:
     """Bytes that one token of a micro-batch keeps from forward to backward.
 
-    Per layer: inputs of the four products and both norms, the residual sums and the dropout masks, and a row of
-    attention weights a head; attention's are counted for a full context.
+    Per layer: inputs of the four products and both norms, the residual sums and the dropout masks, and a row
+    of attention weights a head; attention's are counted for a full context.
     """
     size = 2 if precision == "bf16" else 4
     per_layer = 12 * model.width + 3 * model.hidden + 2 * model.heads * model.context
@@ -72,7 +72,8 @@ class Estimate:
 
 
 def matrix_rate(device: torch.device, precision: str) -> float:
-    """FLOP/s of a product of 1024-row matrices on this device, the best of several: what training can hope for."""
+    """FLOP/s of a product of 1024-row matrices on this device, the best of several: what training can hope
+    for."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.randn(1024, 1024, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
@@ -86,7 +87,8 @@ def matrix_rate(device: torch.device, precision: str) -> float:
 
 
 def estimate(prepared: Prepared, precision: str, device: torch.device, rate: float) -> Estimate:
-    """What training `prepared` takes at a matrix rate of `rate` FLOP/s; a length in minutes is taken at its word."""
+    """What training `prepared` takes at a matrix rate of `rate` FLOP/s; a length in minutes is taken at its
+    word."""
     model = prepared.model
     parameters = _parameters(prepared)
     scored = any(isinstance(objective, CausalLMConfig) for objective in prepared.node.stage.objectives)

@@ -1,4 +1,5 @@
-"""What a trained stage leaves behind: results, predictions, floors, samples, a model folder and, last, stage.json."""
+"""What a trained stage leaves behind: results, predictions, floors, samples, a model folder and, last,
+stage.json."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
 
 
 def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
-    """Scores dev and test once with the weights that leave, writes everything, and returns stage.json's content."""
+    """Scores dev and test once with the weights that leave, writes everything, and returns stage.json's
+    content."""
     prepared = run.prepared
     results: dict[str, dict[str, float]] = {}
     for split in ("dev", "test"):
@@ -141,7 +143,8 @@ def _floors(prepared: Prepared) -> dict[str, Any]:
     if train.store is None:
         return {}
     counts = _token_counts(train, prepared.tokenizer.size)
-    return {name: {"unigram": unigram_floor(counts, _token_counts(split, prepared.tokenizer.size), split.counts["bytes"])}
+    size = prepared.tokenizer.size
+    return {name: {"unigram": unigram_floor(counts, _token_counts(split, size), split.counts["bytes"])}
             for name, split in others.items()}  # fmt: skip
 
 
@@ -209,14 +212,15 @@ def _record(
     stage = node.stage
     return {
         "status": "done",
-        "id": node.id, "stage": node.name, "fingerprint": node.fingerprint, "seed": node.seed, "kind": node.kind,
+        "id": node.id, "stage": node.name, "fingerprint": node.fingerprint, "seed": node.seed,
+        "kind": node.kind,
         "config": stage.model_dump(mode="json", by_alias=True),
         "model": prepared.model.plain(),
         "parent": node.parent.id if node.parent else (str(node.folder) if node.folder else None),
         "digests": {"data": run.digests, "tokenizer": prepared.tokenizer.digest},
-        "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__, "python": platform.python_version()},
-        "threads": environment["threads"], "device": environment["device"], "precision": environment["precision"],
-        "world": environment["world"],
+        "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__,
+                     "python": platform.python_version()},
+        **{key: environment[key] for key in ("threads", "device", "precision", "world")},
         "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,

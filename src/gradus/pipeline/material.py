@@ -1,6 +1,7 @@
 """What the stages of a run draw on, opened once: texts, rows, tokenizers, token shards.
 
-Everything here is keyed by content, so two stages, two variants or two processes that want the same thing share it.
+Everything here is keyed by content, so two stages, two variants or two processes that want the same thing
+share it.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ class Material:
             self.told.working("training the tokenizer", done, None)
 
     def _corpus(self, recipe: Recipe) -> Corpus:
-        """The text a tokenizer learns from: as named, else train of the first stage with text, else train rows."""
+        """The text a tokenizer learns from: as named, else train of the first stage with text, else train
+        rows."""
         named = getattr(recipe.tokenizer, "train", None)
         stages = [recipe.stages[name] for name in recipe.order()]
         if named is not None:

@@ -197,7 +197,8 @@ def row_template(form: Single | Pair) -> Template:
 
 
 def never_said(tokenizer: Tokenizer, model: ModelConfig) -> list[int]:
-    """Ids that a generated text must not have: roles other than `end`, and rows of the embedding that are no token."""
+    """Ids that a generated text must not have: roles other than `end`, and rows of the embedding that are no
+    token."""
     end = tokenizer.role("end") if tokenizer.has("end") else None
     roles = {tokenizer.role(name) for name in tokenizer.roles} - {end}
     return sorted(roles) + list(range(tokenizer.size, model.vocab_size or 0))

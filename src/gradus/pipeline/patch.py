@@ -1,4 +1,5 @@
-"""One mechanism for --set, variants and seeds: a patch yields a patched recipe; the plan is the union of them all."""
+"""One mechanism for --set, variants and seeds: a patch yields a patched recipe; the plan is the union of them
+all."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def patched_recipes(file: RecipeFile) -> Iterator[Patched]:
 
 
 def _repeated(recipe: Recipe) -> frozenset[str]:
-    """The stages repeated for every seed: the first with rows (or the one named), and all that come from them."""
+    """The stages repeated for every seed: the first with rows (or the one named), and all that come from
+    them."""
     if recipe.seeds.start is not None:
         starts = {recipe.seeds.start}
     else:

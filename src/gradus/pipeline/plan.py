@@ -1,4 +1,5 @@
-"""The graph of stages that a recipe stands for: the union of its patched recipes, each stage once by fingerprint."""
+"""The graph of stages that a recipe stands for: the union of its patched recipes, each stage once by
+fingerprint."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ CODE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Node:
-    """One stage to run: what it is, what it starts from, and the fingerprint of everything that decides its bits."""
+    """One stage to run: what it is, what it starts from, and the fingerprint of everything that decides its
+    bits."""
 
     name: str
     stage: Stage
@@ -70,7 +72,8 @@ class Plan:
         }
 
     def until(self, stage: str | None) -> Iterator[Node]:
-        """The nodes to run, in order: all, or `stage` and what it needs. Raises UserError for an unknown stage."""
+        """The nodes to run, in order: all, or `stage` and what it needs. Raises UserError for an unknown
+        stage."""
         if stage is None:
             yield from self.nodes.values()
             return

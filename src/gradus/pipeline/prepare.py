@@ -1,4 +1,5 @@
-"""A node made ready: tokenizer, model config, labels, examples and lengths, before a single weight is drawn."""
+"""A node made ready: tokenizer, model config, labels, examples and lengths, before a single weight is
+drawn."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ class Prepared:
         return [config.build(task) for config in self.node.stage.objectives]
 
     def _class_weights(self) -> tuple[float, ...] | None:
-        """`weights: balanced`: rows / (classes x rows of the class), so that every class weighs the same in sum."""
+        """`weights: balanced`: rows / (classes x rows of the class), so that every class weighs the same in
+        sum."""
         data = self.node.stage.data
         if not isinstance(data, RowsData) or data.weights is None or self.labels is None:
             return None
@@ -123,7 +125,8 @@ class Prepared:
 
 
 def prepare(node: Node, material: Material) -> Prepared:
-    """Reads, tokenises and checks everything that `node` needs. Raises UserError for the first thing that is wrong."""
+    """Reads, tokenises and checks everything that `node` needs. Raises UserError for the first thing that is
+    wrong."""
     start = starting_point(node, material)
     data = node.stage.data
     roles = _roles(node)
@@ -186,8 +189,9 @@ def _text_split(
 ) -> Split:
     store = material.store(source, tokenizer)
     windows = Windows(store, model.context, data.windows)
-    counts = {"rows": len(windows), "documents": len(store.documents) - 1, "tokens": store.total, "bytes": store.bytes,
-              "truncated_rows": 0, "truncated_tokens": 0, "skipped_rows": 0}  # fmt: skip
+    counts = {"rows": len(windows), "documents": len(store.documents) - 1, "tokens": store.total,
+              "bytes": store.bytes, "truncated_rows": 0, "truncated_tokens": 0,
+              "skipped_rows": 0}  # fmt: skip
     return Split(windows, store=store, counts=counts)
 
 
@@ -196,8 +200,11 @@ def _labels(node: Node, data: RowsData, material: Material) -> Labels | None:
     if not classes:
         return None
     if data.format.label is None:
-        raise UserError("classification needs to know the column with the label",
-                        field=f"stages.{node.name}.data.format.label", hint="add `label: COLUMN`")  # fmt: skip
+        raise UserError(
+            "classification needs to know the column with the label",
+            field=f"stages.{node.name}.data.format.label",
+            hint="add `label: COLUMN`",
+        )
     return Labels.of(material.rows(data)["train"].rows, data.format.label, data.labels)
 
 

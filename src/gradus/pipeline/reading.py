@@ -1,4 +1,5 @@
-"""A recipe file becomes patched recipes; whatever is wrong in it is told with file, line, key and the legal words."""
+"""A recipe file becomes patched recipes; whatever is wrong in it is told with file, line, key and the legal
+words."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class RecipeFile:
         return placed(stage, self.path, self.lines, variant)
 
     def patched(self, patch: Mapping[str, Any], source: str) -> Recipe:
-        """The recipe with `patch` (full path -> value) applied. Raises UserError for a path that does not exist."""
+        """The recipe with `patch` (full path -> value) applied. Raises UserError for a path that does not
+        exist."""
         values = self.values
         for path, value in patch.items():
             try:

@@ -77,7 +77,8 @@ class Stop(Config):
     metric: str | None = None
     """A metric of dev: accuracy, macro_f1, matthews, loss, bits_per_byte ...; the task's own unless given."""
     patience: int | None = Field(None, ge=1)
-    """Evaluations without a better value; without it the stage runs to its end and the best weights are kept."""
+    """Evaluations without a better value; without it the stage runs to its end and the best weights are
+    kept."""
 
 
 class Save(Config):
@@ -221,7 +222,8 @@ class Recipe(Config):
         return read_recipe(Path(path)).recipe
 
     def order(self) -> list[str]:
-        """Stage names, each after the one it starts from. Raises ValueError for a missing parent or a circle."""
+        """Stage names, each after the one it starts from. Raises ValueError for a missing parent or a
+        circle."""
         done: list[str] = []
         waiting = list(self.stages)
         while waiting:

@@ -1,4 +1,5 @@
-"""Running a plan: stages already done are not done again, half done ones go on, each hands its weights to the next."""
+"""Running a plan: stages already done are not done again, half done ones go on, each hands its weights to the
+next."""
 
 from __future__ import annotations
 
@@ -41,9 +42,9 @@ def run(
 ) -> Path:
     """Runs what a recipe declares and is not done yet; returns the run folder.
 
-    `settings` is a patch (full path -> value), `until` the last stage wanted, `fresh` starts every stage again,
-    `inexact` lets a checkpoint written under other conditions go on. Raises UserError for the user's mistakes and
-    Interrupted where a signal stopped it with its state saved.
+    `settings` is a patch (full path -> value), `until` the last stage wanted, `fresh` starts every stage
+    again, `inexact` lets a checkpoint written under other conditions go on. Raises UserError for the user's
+    mistakes and Interrupted where a signal stopped it with its state saved.
     """
     file = read_recipe(Path(recipe), settings)
     world = open_world(device)

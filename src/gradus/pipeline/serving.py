@@ -83,7 +83,9 @@ class Model:
         tokens = self.tokens
         ids = tokens.encode([prompt])[0].tolist()
         end = tokens.role("end") if tokens.has("end") else None
-        said = generate(self.opened.learner.transformer, ids, settings, end, never_said(tokens, self.opened.folder.config))
+        said = generate(
+            self.opened.learner.transformer, ids, settings, end, never_said(tokens, self.opened.folder.config)
+        )
         before, whole = tokens.decode(ids), tokens.decode(ids + said)
         return whole[len(before) :] if whole.startswith(before) else tokens.decode(said)
 

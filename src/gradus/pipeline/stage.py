@@ -237,7 +237,8 @@ class StageRun:
         return metrics, scores
 
     def final_metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
-        """The metrics of the weights that leave; dev is not scored again where the last evaluation was theirs."""
+        """The metrics of the weights that leave; dev is not scored again where the last evaluation was
+        theirs."""
         now = self.trainer.clock.step
         kept = self.node.stage.weights == "last" or self.stopping.best_step == now
         if split == "dev" and kept and self._last is not None and self._last[0] == now:
@@ -324,4 +325,5 @@ def _train_line(report: Report, source: Any) -> dict[str, Any]:
     clock = report.clock
     return {"kind": "train", "step": clock.step, "epoch": clock.epoch(len(source)), "rows": clock.rows,
             "tokens": clock.tokens, "loss": report.losses, "total": report.total, "lr": report.lr,
-            "grad_norm": report.grad_norm, "tokens_per_second": round(report.tokens_per_second, 1)}  # fmt: skip
+            "grad_norm": report.grad_norm,
+            "tokens_per_second": round(report.tokens_per_second, 1)}  # fmt: skip

@@ -1,6 +1,7 @@
 """The exact state of training in a folder that is whole or not there.
 
-    step-00000500/  model.safetensors  optimizer.safetensors  state.json  MANIFEST.json (digests of the others)
+    step-00000500/  model.safetensors  optimizer.safetensors  state.json  MANIFEST.json (digests of the
+    others)
 
 Written under a temporary name, synced, renamed. Safetensors and JSON only: nothing here is ever executed.
 """

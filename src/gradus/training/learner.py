@@ -1,4 +1,5 @@
-"""Transformer, heads and losses in ONE forward, so that whatever wraps a module sees everything there is to train."""
+"""Transformer, heads and losses in ONE forward, so that whatever wraps a module sees everything there is to
+train."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 """The loop, once, for every stage of every kind.
 
     while there are steps left:
-        examples = the rows of this step, a function of (seed, step)          data/feed.py
-        micro    = corrupted, cut by a token budget, end to end               data/feed.py, training/learner.py
-        counts   = the targets of each objective, over all micro-batches and ranks
-        for each micro-batch: backward(sum_k w_k * S_k / counts_k)            one forward, sums only
-        sum gradients over ranks, clip, set the learning rate, step
-        yield a report where something is due
+        examples = the rows of this step, a function of (seed, step)          data/feed.py micro    =
+        corrupted, cut by a token budget, end to end               data/feed.py, training/learner.py counts
+        = the targets of each objective, over all micro-batches and ranks for each micro-batch: backward(sum_k
+        w_k * S_k / counts_k)            one forward, sums only sum gradients over ranks, clip, set the
+        learning rate, step yield a report where something is due
 
-The caller evaluates, saves and stops in ordinary code between two reports; there are no callbacks. Everything random
-is keyed by (seed, step, rank, micro-batch) or (seed, epoch, row), so no generator's state has to be kept.
+The caller evaluates, saves and stops in ordinary code between two reports; there are no callbacks. Everything
+random is keyed by (seed, step, rank, micro-batch) or (seed, epoch, row), so no generator's state has to be
+kept.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class NotFinite(UserError):
 
 @dataclass(frozen=True)
 class Report:
-    """What happened since the last one. `due` holds what the caller asked for: report, evaluate, save, stop, end."""
+    """What happened since the last one. `due` holds what the caller asked for: report, evaluate, save, stop,
+    end."""
 
     clock: Clock
     due: Due
@@ -56,7 +57,8 @@ class Report:
 
 
 class Trainer:
-    """Moves `learner` along `feed`. `budget` is the most tokens of a micro-batch; `clip` bounds the gradient's norm."""
+    """Moves `learner` along `feed`. `budget` is the most tokens of a micro-batch; `clip` bounds the
+    gradient's norm."""
 
     def __init__(
         self,
@@ -81,7 +83,8 @@ class Trainer:
         self.clock = Clock()
         self.seconds = 0.0
         self.stop_asked = False
-        """Set from outside (a signal): the loop yields a report with "stop" due at the next step, on all ranks."""
+        """Set from outside (a signal): the loop yields a report with "stop" due at the next step, on all
+        ranks."""
         self._weights = learner.weights
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]

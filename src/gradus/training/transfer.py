@@ -1,4 +1,5 @@
-"""Moving weights from one stage to the next: every tensor is loaded, new, dropped or resized, or it is an error."""
+"""Moving weights from one stage to the next: every tensor is loaded, new, dropped or resized, or it is an
+error."""
 
 from __future__ import annotations
 
@@ -33,8 +34,9 @@ def transfer(
 ) -> list[Moved]:
     """Loads `tensors` (our names) into `learner` and returns the table of all tensors on both sides.
 
-    `heads` maps the learner's head names to those of `tensors` that hold the same objective and labels; any other
-    head is new here and dropped there. Raises UserError for a transformer tensor that is missing or misshapen.
+    `heads` maps the learner's head names to those of `tensors` that hold the same objective and labels; any
+    other head is new here and dropped there. Raises UserError for a transformer tensor that is missing or
+    misshapen.
     """
     table: list[Moved] = []
     used: set[str] = set()
