@@ -348,7 +348,7 @@ def test_the_real_command_exits_with_2(words: list[str], told: str, place: Path)
     write(place, {"recipe.yaml": edited(("length: 3", "lenght: 3"))})
     environment = {name: value for name, value in os.environ.items() if name != "GRADUS_DATA"}
     command = [sys.executable, "-m", "gradus.cli", *words]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and not done.stdout, done
     assert re.search(told, done.stderr) and "Traceback" not in done.stderr, done.stderr
     assert not (place / "runs").exists()
