@@ -146,7 +146,7 @@ def machine() -> dict[str, Any]:
         line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
     ]
     return {"cpu": names[0] if names else platform.processor(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "python": platform.python_version(), "system": platform.system()}  # fmt: skip
+            "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
 
 
 def compare(rounds: int, steps: int) -> dict[str, Any]:

@@ -29,9 +29,13 @@ stages:
     length: 12 steps
     precision: fp32
   finetune:
-    from: pretrain data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text:
-    text, label: label}} objectives: [{kind: classification, dropout: 0}, {kind: causal_lm, weight: 0.5}]
-    batch: 15 rows length: 12 steps precision: fp32
+    from: pretrain
+    data:
+      {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
+    objectives: [{kind: classification, dropout: 0}, {kind: causal_lm, weight: 0.5}]
+    batch: 15 rows
+    length: 12 steps
+    precision: fp32
 """
 
 

@@ -23,6 +23,7 @@ from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
+from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.families import FAMILIES
 from gradus.pipeline.patch import parse_settings
 from gradus.pipeline.reading import RecipeFile, read_recipe
@@ -182,7 +183,9 @@ def test_every_legal_word_is_explained() -> None:
     text = WORDS.read_text(encoding="utf-8")
     code = "\n".join([*spans(text), *(block for _, _, block in fences(WORDS))])
     assert [
-        word for word in sorted(legal_words()) if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", code)
+        word
+        for word in sorted({*legal_words(), *LARGER_IS_BETTER})
+        if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", code)
     ] == []
 
 
@@ -215,6 +218,8 @@ def test_commands_and_their_options_exist(document: Path) -> None:
         if found:
             assert found[1] in commands(), command
             assert set(re.findall(r"--[a-z][a-z-]*", found[2])) <= commands()[found[1]], command
+        elif command.startswith("--"):
+            assert any(command.split()[0] in options for options in commands().values()), command
 
 
 def test_the_table_of_the_readme_names_every_command() -> None:

@@ -24,9 +24,13 @@ stages:
     batch: 16 windows
     length: 30 steps
   finetune:
-    from: pretrain data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text:
-    text, label: label}} objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}] optimizer:
-    {kind: adamw, lr: 5e-3} batch: 16 rows length: 30 steps
+    from: pretrain
+    data:
+      {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
+    objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}]
+    optimizer: {kind: adamw, lr: 5e-3}
+    batch: 16 rows
+    length: 30 steps
 """
 TEXTS = [
     "a good day, and a better evening",

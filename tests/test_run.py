@@ -26,9 +26,13 @@ stages:
     batch: 16 windows
     length: 8 steps
   finetune:
-    from: pretrain data: {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text:
-    text, label: label}} objectives: [{kind: classification}] optimizer: {kind: adamw, lr: 5e-3} batch: 16
-    rows length: 12 steps
+    from: pretrain
+    data:
+      {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
+    objectives: [{kind: classification}]
+    optimizer: {kind: adamw, lr: 5e-3}
+    batch: 16 rows
+    length: 12 steps
 seeds: 2
 variants:
   no pre-training: {stages.finetune.from: scratch}
@@ -156,3 +160,34 @@ def test_tied_weights_are_stored_once(recipe: Path) -> None:
     start(recipe, until="pretrain")
     tensors = load_file(next(recipe.parent.glob("runs/steps/stages/*/model")) / "model.safetensors")
     assert not any("lm_head" in name for name in tensors)
+
+
+def test_rows_can_teach_a_language_model(recipe: Path) -> None:
+    patch = {"stages.finetune.objectives": [{"kind": "causal_lm"}], "seeds": 1, "variants": {}}
+    records = start(recipe, settings=patch)
+    (record,) = (record for record in records.values() if record["stage"] == "finetune")
+    assert record["training"]["metric"] == "loss" and set(record["results"]["dev"]) == {"loss", "perplexity"}
+
+
+def test_what_a_recipe_leaves_out_is_the_paper_s(recipe: Path) -> None:
+    from gradus.pipeline.reading import read_recipe
+
+    def stage(**patch: Any) -> Any:
+        return read_recipe(
+            recipe, {f"stages.finetune.{key}": value for key, value in patch.items()}
+        ).recipe.stages["finetune"]
+
+    assert stage(optimizer=None).optimizer.lr == 6.25e-5
+    assert stage(optimizer={"kind": "adam"}).optimizer.lr == 6.25e-5
+    assert stage(optimizer={"weight_decay": 0.1}).optimizer.kind == "adamw"
+    assert str(stage(schedule={"kind": "linear", "final": 0.1}).schedule.warmup) == "0.2 %"
+    assert stage(schedule={"kind": "cosine"}).schedule.warmup is None
+
+
+def test_the_run_folder_is_called_like_the_recipe(recipe: Path) -> None:
+    from gradus.pipeline.reading import read_recipe
+
+    folder = recipe.parent / "mine"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(RECIPE)
+    assert read_recipe(folder / "recipe.yaml").name == "mine" and read_recipe(recipe).name == "steps"

@@ -22,7 +22,7 @@ from gradus.nn.layers import Linear, byte_noise, scale_of, struck_of
 
 ROUND_LENGTH = 16
 """Lengths are rounded up to this inside attention: each new matrix shape makes oneDNN build a kernel."""
-GROUP_COST = 1 << 18
+GROUP_COST = 1 << 17
 """What one more group costs in calls, counted in cells of a score matrix."""
 QUERY_BLOCK = 128
 """The plain kernel takes this many queries at once and gives them only the keys that they may see."""
@@ -49,9 +49,7 @@ class Layout:
 
     @staticmethod
     def of(offsets: np.ndarray, total: int, device: torch.device | str = "cpu") -> Layout:
-        """The layout of sequences at `offsets` [S+1] among `total` flat tokens: a function of the lengths
-        alone.
-        """
+        """The layout of sequences at `offsets` [S+1] among `total` tokens: a function of their lengths."""
         lengths = np.diff(offsets)
         real = int(offsets[-1])
         if len(lengths) and (lengths == lengths[0]).all() and lengths[0] > 0:
@@ -80,7 +78,7 @@ class Layout:
         if self.take is None or self.back is None:
             rows, time = self.groups[0]
             return [flat[: self.real].view(rows, time, *flat.shape[1:])]
-        padded: Tensor = _Move.apply(flat, self.take, self.back, self.padding, None)
+        padded: Tensor = _Move.apply(flat, self.take, self.back, None)
         parts = padded.split([rows * time for rows, time in self.groups])
         return [part.view(*group, *flat.shape[1:]) for part, group in zip(parts, self.groups)]
 
@@ -93,21 +91,18 @@ class Layout:
         joined = (
             parts[0].flatten(0, 1) if len(parts) == 1 else torch.cat([part.flatten(0, 1) for part in parts])
         )
-        flat = _Move.apply(joined, self.back, self.take, None, self.padding)
+        flat = _Move.apply(joined, self.back, self.take, self.padding)
         return F.pad(flat, (0, 0) * (flat.dim() - 1) + (0, tail)) if tail else flat
 
 
 class _Move(torch.autograd.Function):
-    """Rows to other places: forward takes `there`, backward takes `back`; neither adds, so both are plain
-    copies.
+    """Rows to other places: forward takes `there`, backward takes `back`. Neither adds, so both only copy.
 
-    `unused` are the places of the result that no row fills (a copy of some row stands there, and its
-    gradient is dropped by `back`), `unread` the rows of the input that the result leaves out (their
-    gradient is 0).
+    `unread` are the rows of the input that the result leaves out: their gradient is 0.
     """
 
     @staticmethod
-    def forward(ctx, rows, there, back, unused, unread):
+    def forward(ctx, rows, there, back, unread):
         ctx.indices, ctx.size = (back, unread), len(rows)
         return rows.index_select(0, there)
 
@@ -119,7 +114,7 @@ class _Move(torch.autograd.Function):
             moved.index_fill_(0, unread, 0)
         if len(moved) < ctx.size:
             moved = F.pad(moved, (0, 0) * (moved.dim() - 1) + (0, ctx.size - len(moved)))
-        return moved, None, None, None, None
+        return moved, None, None, None
 
 
 def group_lengths(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
@@ -236,9 +231,7 @@ class _Causal(torch.autograd.Function):
 
 
 def _weights(queries: Tensor, keys: Tensor, struck: int) -> Tensor:
-    """Attention weights [S H, block, seen] of the last `block` of `seen` places, negative where dropout
-    struck.
-    """
+    """Weights [S H, block, seen] of the last `block` of `seen` places, negative where dropout struck."""
     scores = torch.bmm(queries, keys.transpose(1, 2))
     block = queries.shape[1]
     hidden = torch.full((block, block), -math.inf, dtype=scores.dtype, device=scores.device).triu_(1)
@@ -260,9 +253,7 @@ def _score_gradient(above: Tensor, values: Tensor, weights: Tensor, struck: int)
 
 
 def attend(projected: Tensor, layout: Layout, kernel: Kernel, dropout: float) -> Tensor:
-    """Causal self attention: query, key and value as projected [N, 3, H, C] -> [N, H, C]; the dead tail is
-    0.
-    """
+    """Causal self attention of query, key and value [N, 3, H, C] -> [N, H, C], 0 in the dead tail."""
     attended = []
     for group in layout.spread(projected):
         query, key, value = group.unbind(2)

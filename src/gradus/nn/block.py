@@ -1,6 +1,4 @@
-"""One layer of the transformer: attention and feed-forward, each a residual branch, with the norm after or
-before.
-"""
+"""One layer: attention and feed-forward, each a residual branch with the norm after it or before."""
 
 from __future__ import annotations
 

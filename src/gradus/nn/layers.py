@@ -34,9 +34,7 @@ class Linear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer norm (Ba, Kiros and Hinton 2016) of states [N, D]: statistics, gain and bias in fp32 or
-    better.
-    """
+    """Layer norm (Ba, Kiros and Hinton 2016) of states [N, D]; statistics and gains in fp32 or better."""
 
     def __init__(self, width: int, epsilon: float, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -53,8 +51,7 @@ class LayerNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Zeroes elements and scales the others by the inverse of the probability to be kept (Srivastava et al.
-    2014).
+    """Zeroes elements and scales the others, so that the expectation stays (Srivastava et al. 2014).
 
     On the CPU the probability is `struck_of(probability) / 256` exactly, and the survivors' scale fits
     that. In evaluation, and with probability 0, it is the identity and draws nothing. Raises ValueError

@@ -1,5 +1,4 @@
-"""Losses as sums: of each target's cross-entropy times its weight. The caller divides by the count of the
-step.
+"""Losses as sums: each target's cross-entropy times its weight. The caller divides by the step's count.
 
 Shapes: M targets, D width, V vocabulary, K classes.
 """
@@ -10,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradus.core.example import ROUND_TOKENS
+
 CHUNK_CELLS = 1 << 23
 """Logits that exist at one time: 16 MiB in bf16."""
 BLOCK_CELLS = 1 << 19
@@ -17,9 +18,7 @@ BLOCK_CELLS = 1 << 19
 
 
 def cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
-    """The sum of weight [M] times cross-entropy of logits [M, K] against class indices value [M]; 0 for M =
-    0.
-    """
+    """The sum of weight [M] times the cross-entropy of logits [M, K] against value [M]; 0 for M = 0."""
     precision = torch.promote_types(logits.dtype, torch.float32)
     losses = F.cross_entropy(logits.to(precision), value, reduction="none")
     return (losses * weight.to(precision)).sum()
@@ -32,8 +31,8 @@ def linear_cross_entropy(
 
     Logits are never all there: `chunk` rows at a time (from M and V unless given) become logits, loss and
     gradients in one go, so backward only scales. Products run in the precision of the states, log-sum-exp,
-    loss and the weight's gradient in fp32 or better. Weight is a master weight [V, D] of any precision. M =
-    0 gives 0 with a gradient of 0. It cannot be differentiated twice.
+    loss and the weight's gradient in fp32 or better. Weight is a master weight [V, D] of any precision.
+    M = 0 gives 0 with a gradient of 0. It cannot be differentiated twice.
     """
     rows = chunk or max(64, CHUNK_CELLS // len(weight) // 64 * 64)
     result: Tensor = _LinearCrossEntropy.apply(
@@ -46,8 +45,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, value, weight_of, rows, learns):
         precision = torch.promote_types(states.dtype, torch.float32)
-        narrow = weight.to(states.dtype)
-        factor = weight_of.to(precision)
+        narrow, targets = weight.to(states.dtype), len(states)
+        # Targets of weight 0 fill up to a matrix shape that the kernels have met before.
+        fill = -targets % ROUND_TOKENS
+        states, value = F.pad(states, (0, 0, 0, fill)), F.pad(value, (0, fill))
+        factor = F.pad(weight_of.to(precision), (0, fill))
         losses = torch.empty(len(states), dtype=precision, device=states.device)
         to_states = torch.empty_like(states) if learns and ctx.needs_input_grad[0] else None
         to_weight = None
@@ -62,7 +64,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 torch.mm(logits, narrow, out=to_states[part])
             if to_weight is not None:
                 to_weight.add_(torch.mm(logits.t(), states[part]))
-        ctx.gradients = (to_states, to_weight)
+        ctx.gradients = (None if to_states is None else to_states[:targets], to_weight)
         ctx.precision = weight.dtype
         return (losses * factor).sum()
 
@@ -71,7 +73,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, gradient):
         to_states, to_weight = ctx.gradients
         if to_states is not None:
-            to_states = to_states * gradient.to(to_states.dtype)
+            # Rounding the scale to half precision would set these gradients apart from the weight's.
+            to_states = (to_states.to(gradient.dtype) * gradient).to(to_states.dtype)
         if to_weight is not None:
             to_weight = (to_weight * gradient).to(ctx.precision)
         return to_states, to_weight, None, None, None, None

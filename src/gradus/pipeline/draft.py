@@ -289,6 +289,5 @@ def _rows_story(rows: SeenRows) -> list[str]:
 
 
 def commands(directory: Path) -> list[str]:
-    recipe, runs = quoted(str(directory / RECIPE)), directory / "runs"
-    where = f"{recipe} --runs {quoted(str(runs))}"
-    return [f"gradus check {where}", f"gradus run {where}", f"gradus report {quoted(str(runs / 'recipe'))}"]
+    recipe, run = quoted(str(directory / RECIPE)), quoted(f"runs/{directory.resolve().name}")
+    return [f"gradus check {recipe}", f"gradus run {recipe}", f"gradus report {run}"]

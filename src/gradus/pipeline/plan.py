@@ -11,6 +11,7 @@ from typing import Any
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.storage import MANIFEST, digest_file, digest_json, read_json
+from gradus.data.text import TextData
 from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
 from gradus.pipeline.reading import RecipeFile
@@ -128,7 +129,9 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     for key in ("save", "start"):  # when state is saved changes nothing; where it starts is in `origin`
         config.pop(key)
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
-               "data": material.digests(stage.data), "prompts": recipe.prompts}  # fmt: skip
+               "data": material.digests(stage.data)}  # fmt: skip
+    if isinstance(stage.data, TextData):
+        made_of["prompts"] = recipe.prompts
     alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
     return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder, alike)
 

@@ -239,12 +239,11 @@ def _check_metric(prepared: Prepared) -> None:
     stop = prepared.node.stage.stop
     if stop is None or stop.metric is None:
         return
-    tokens = {"loss", "perplexity", "bits_per_byte"}
-    legal = (
-        tokens
-        if prepared.objectives[prepared.main].measure == "tokens"
-        else set(LARGER_IS_BETTER) - (tokens - {"loss"})
-    )
+    language = {"loss", "perplexity", "bits_per_byte"}
+    if prepared.objectives[prepared.main].measure == "classes":
+        legal = set(LARGER_IS_BETTER) - language | {"loss"}
+    else:  # rows do not say how many bytes of them were scored
+        legal = language - ({"bits_per_byte"} if prepared.node.kind == "rows" else set())
     if stop.metric not in legal:
         raise UserError(
             "this stage reports no such metric",

@@ -32,7 +32,9 @@ class RecipeFile:
 
     @property
     def name(self) -> str:
-        return self.path.stem if self.path else "recipe"
+        """What the run is called: the file, or its folder where the file is just called recipe.yaml."""
+        path = self.path.resolve() if self.path else Path("recipe")
+        return path.parent.name if path.stem == "recipe" and path.parent.name else path.stem
 
     def placed(self, stage: str, variant: str | None = None) -> AbstractContextManager[None]:
         """While `stage` is made ready: a mistake that names no file gets its place in the recipe."""

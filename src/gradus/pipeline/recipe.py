@@ -23,7 +23,6 @@ from gradus.tokenizers import BytePairTokenizer, TokenizerConfig
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 SCRATCH = "scratch"
-METRIC_OF = {"tokens": "bits_per_byte", "classes": "accuracy"}
 
 
 def _expand(model: object) -> object:
@@ -95,6 +94,18 @@ class Save(Config):
         return every
 
 
+def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
+    """What a recipe says of a part, and what the stage's usual part sets where the recipe is silent.
+
+    The learning rate goes by the kind of data, so it holds for any optimizer; the rest for the same kind.
+    """
+    own = {name: getattr(usual, name) for name in usual.model_fields_set}
+    kind = usual.model_dump()["kind"]
+    if given.get("kind", kind) != kind:
+        own = {name: value for name, value in own.items() if name == "lr"}
+    return {"kind": kind, **own, **given}
+
+
 class Stage(Config):
     """Teaches one transformer some data under a weighted sum of objectives."""
 
@@ -128,15 +139,16 @@ class Stage(Config):
         data = fields.get("data")
         rows = isinstance(data, dict) and data.get("kind") == "rows"
         defaults = {
-            "optimizer": AdamW(lr=6.25e-5) if rows else AdamW(),
+            "optimizer": AdamW(lr=6.25e-5 if rows else 2.5e-4),
             "schedule": FINE_TUNING if rows else Cosine(),
             "batch": Quantity(32, "rows") if rows else Quantity(64, "windows"),
             "weights": "best" if fields.get("stop") else "last",
         }
-        return {
-            **defaults,
-            **{key: value for key, value in fields.items() if value is not None or key not in defaults},
-        }
+        given = {key: value for key, value in fields.items() if value is not None or key not in defaults}
+        for key, usual in defaults.items():
+            if isinstance(usual, Config) and isinstance(given.get(key), dict):
+                given[key] = _filled(given[key], usual)
+        return {**defaults, **given}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -175,8 +187,9 @@ class Stage(Config):
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
-        classes = any(isinstance(objective, ClassificationConfig) for objective in self.objectives)
-        return METRIC_OF["classes" if classes else "tokens"]
+        if any(isinstance(objective, ClassificationConfig) for objective in self.objectives):
+            return "accuracy"
+        return "loss" if isinstance(self.data, RowsData) else "bits_per_byte"
 
 
 class Seeds(Config):

@@ -3,6 +3,7 @@ next."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -66,7 +67,7 @@ def run(
             left = [node for node in nodes if fresh or not is_done(context.folder(node.id))]
             _prove(left, file, material, context)
             if world.first:
-                write_file(folder / "recipe.yaml", file.text)
+                write_file(folder / "recipe.yaml", as_run(file, settings or {}))
                 write_json(folder / "plan.json", plan.plain())
             _run_nodes(nodes, material, context, fresh)
     finally:
@@ -82,6 +83,15 @@ def data_root(file: RecipeFile, data_dir: str | Path | None) -> Path:
         where = "--data-dir" if data_dir else "GRADUS_DATA"
         raise UserError("there is no such data folder", field=where, text=str(root))
     return root
+
+
+def as_run(file: RecipeFile, settings: Mapping[str, Any]) -> str:
+    """The recipe as written, and what was set on the command line."""
+    said = [
+        f"# run with --set {path}={json.dumps(value, ensure_ascii=False)}\n"
+        for path, value in settings.items()
+    ]
+    return "".join(said) + file.text
 
 
 def is_done(folder: Path) -> bool:
