@@ -15,7 +15,7 @@ MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 """Tokens of a micro-batch at most: beyond this a matrix product is no faster."""
 MEMORY_SHARE = 8
 """The activations of a micro-batch may take this part of the device's memory."""
-BASE_BYTES = 600 << 20
+BASE_BYTES = 750 << 20
 """A process with torch and the reading of data, before any weight."""
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.35, "mps": 0.25}
 """The share of the measured matrix rate that training reaches (benchmarks/pretrain.py measures it)."""
