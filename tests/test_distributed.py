@@ -31,7 +31,10 @@ stages:
   finetune:
     from: pretrain
     data:
-      {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
+      kind: rows
+      train: "builtin:tiny"
+      dev: "builtin:tiny"
+      format: {kind: single, text: text, label: label}
     objectives: [{kind: classification, dropout: 0}, {kind: causal_lm, weight: 0.5}]
     batch: 15 rows
     length: 12 steps

@@ -47,7 +47,7 @@ variants:
 """
 KILLS = 20
 LIVES_EACH = 5
-MEASURED = {"tokens_per_second", "seconds", "times", "started", "finished"}
+MEASURED = {"tokens_per_second", "seconds", "times", "started", "finished", "peak_memory"}
 
 
 def killer(recipe: Path, runs: Path, lives: list[dict[str, Any]]) -> list[int]:

@@ -28,7 +28,10 @@ stages:
   finetune:
     from: pretrain
     data:
-      {kind: rows, train: "builtin:tiny", dev: "builtin:tiny", format: {kind: single, text: text, label: label}}
+      kind: rows
+      train: "builtin:tiny"
+      dev: "builtin:tiny"
+      format: {kind: single, text: text, label: label}
     objectives: [{kind: classification}]
     optimizer: {kind: adamw, lr: 5e-3}
     batch: 16 rows
