@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 COLOURS = {"better": "green", "worse": "red", "cannot tell": "yellow"}
 
+PRINTED = frozenset({"accuracy", "macro_f1", "matthews", "loss", "perplexity", "bits_per_byte"})
+"""What a terminal has room for; the page and the exported file have every metric."""
+
 
 def print_table(run: Run, console: Console) -> None:
     """Prints the verdict, and variants x metrics for every result stage and split, floors below."""
+    from rich.box import SIMPLE
     from rich.markup import escape
     from rich.table import Table as Printed
 
@@ -30,21 +34,25 @@ def print_table(run: Run, console: Console) -> None:
         console.print(escape(detail), highlight=False)
     for table in tables(run):
         printed = Printed(
-            title=f"{escape(table.stage)}, {table.split}", title_justify="left", title_style="bold"
+            title=f"{escape(table.stage)}, {table.split}",
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE,
         )
         printed.add_column("variant")
-        for metric in table.metrics:
+        shown = [metric for metric in table.metrics if metric in PRINTED]
+        for metric in shown:
             printed.add_column(metric_name(metric), justify="right")
         printed.add_column("seeds", justify="right")
         printed.add_column("against the first")
         for line in table.lines:
             colour = COLOURS.get(line.verdict or "", "dim")
-            cells = [_cell(line, metric) for metric in table.metrics]
+            cells = [_cell(line, metric) for metric in shown]
             printed.add_row(
                 escape(line.variant), *cells, _seeds(line), f"[{colour}]{_verdict(line)}[/{colour}]"
             )
         for floor in table.floors:
-            values = [number(floor.values.get(metric), metric) for metric in table.metrics]
+            values = [number(floor.values.get(metric), metric) for metric in shown]
             printed.add_row(escape(floor.title), *values, "", "learns nothing", style="dim")
         console.print(printed)
 
