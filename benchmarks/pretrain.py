@@ -2,7 +2,7 @@
 turn.
 
     python benchmarks/pretrain.py                     # about five minutes on two cores
-    python benchmarks/pretrain.py --rounds 5 --export results/pretrain.json
+    python benchmarks/pretrain.py --rounds 5 --export benchmarks/results/pretrain.json
 
 4 layers x 256, 4 heads, context 256, vocabulary 8192, 16 windows of 256 tokens a step, dropout 0.1 of all
 three kinds, AdamW, gradients clipped at 1.0. Every side runs in a process of its own, sides take turns, and

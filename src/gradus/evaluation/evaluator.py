@@ -85,6 +85,21 @@ def summarise(
     return {**metrics, "loss": float(-np.log(np.maximum(chosen, 1e-300)).mean())}
 
 
+def summarise_all(
+    objectives: Sequence[Objective],
+    scores: Sequence[Scores],
+    main: Objective,
+    names: Sequence[str],
+    size: int | None,
+) -> dict[str, float]:
+    """The metrics of `main` by their own names, and the loss of every other objective as NAME.loss."""
+    metrics: dict[str, float] = {}
+    for objective, found in zip(objectives, scores):
+        named = summarise(objective, found, names, size)
+        metrics |= named if objective is main else {f"{objective.name}.loss": named["loss"]}
+    return metrics
+
+
 def _batches(examples: Iterator[Example], budget: int) -> Iterator[list[Example]]:
     """Micro-batches of a stream, without holding it: cuts chunk by chunk."""
     chunk: list[Example] = []

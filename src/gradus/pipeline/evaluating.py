@@ -18,7 +18,7 @@ from gradus.data.sources import Rows, Source, Windows
 from gradus.data.split import SPLITS, TRAIN
 from gradus.data.text import TextData, text_splits
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import score, summarise
+from gradus.evaluation.evaluator import score, summarise_all
 from gradus.evaluation.metrics import language_metrics
 
 if TYPE_CHECKING:
@@ -85,14 +85,9 @@ def _evaluate_text(model: Model, splits: Mapping[str, Any], split: str) -> dict[
 
 
 def _metrics(model: Model, source: Source, size: int | None) -> dict[str, float]:
-    """The metrics of every objective; those of the one that the model is judged by have no prefix."""
+    """The metrics of the objective that the model is judged by, and the losses of the others."""
     learner, world = model.opened.learner, World(device=model.opened.device)
     with torch.inference_mode():
         found = score(learner, source, world, model.opened.budget)
     main = model.taught("classes" if model.labels else "tokens")
-    metrics: dict[str, float] = {}
-    for objective, scores in zip(learner.objectives, found):
-        prefix = "" if objective is main else f"{objective.name}."
-        named = summarise(objective, scores, model.labels, size)
-        metrics |= {prefix + name: value for name, value in named.items()}
-    return metrics
+    return summarise_all(learner.objectives, found, main, model.labels, size)

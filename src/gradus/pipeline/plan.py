@@ -108,10 +108,17 @@ def make_plan(file: RecipeFile, material: Material) -> Plan:
                 "variant": patched.variant,
                 "seed": patched.seed,
                 "stages": {name: node.id for name, node in stages.items()},
-                "results": patched.recipe.leaves(),
+                "results": _results(patched.recipe, file.recipe),
             }
         )
     return plan
+
+
+def _results(recipe: Recipe, as_written: Recipe) -> list[str]:
+    """What a variant is judged by: its leaves, without those that are on the way in the recipe as written (a
+    pre-training that nothing starts from any more is no result)."""
+    usual = as_written.leaves()
+    return [leaf for leaf in recipe.leaves() if leaf in usual or leaf not in as_written.stages]
 
 
 def _node(name: str, patched: Patched, done: dict[str, Node], material: Material) -> Node:

@@ -23,7 +23,7 @@ from gradus.data.feed import Feed
 from gradus.data.sources import Source
 from gradus.distributed.precision import DTYPES, resolve
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import Scores, score, summarise
+from gradus.evaluation.evaluator import Scores, score, summarise_all
 from gradus.evaluation.metrics import larger_is_better
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
@@ -220,7 +220,10 @@ class StageRun:
                 save_file(checkpoint.weights_of(trainer.learner), temporary / "model.safetensors")
 
     def metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
-        """The metrics of a split, the main objective's by their own names, and the scores of every row."""
+        """The metrics of a split, and the scores of every row.
+
+        The main objective's metrics have their own names; of the others the loss is told.
+        """
         began = time.perf_counter()
         prepared = self.prepared
         part = prepared.splits[split]
@@ -228,11 +231,8 @@ class StageRun:
         for found in scores:
             _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
         names = prepared.labels.names if prepared.labels else ()
-        metrics: dict[str, float] = {}
-        for place, (objective, found) in enumerate(zip(prepared.objectives, scores)):
-            values = summarise(objective, found, names, part.counts["bytes"])
-            prefix = "" if place == prepared.main else f"{objective.name}."
-            metrics |= {prefix + name: value for name, value in values.items()}
+        main = prepared.objectives[prepared.main]
+        metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 

@@ -21,7 +21,7 @@ DECIMALS = {"loss": 3, "bits_per_byte": 3, "perplexity": 2}
 
 
 def metric_name(metric: str) -> str:
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+    return METRIC_NAMES.get(metric, metric.replace("_", " ").replace(".", " "))
 
 
 def floor_name(floor: str) -> str:
