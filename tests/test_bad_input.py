@@ -331,6 +331,7 @@ def test_rows_of_an_unknown_label_cannot_be_evaluated(finished: Path, tmp_path: 
 
 def test_a_mistake_spares_what_was_finished_before(finished: Path, place: Path, gradus: Call) -> None:
     shutil.copytree(finished / "runs", place / "runs")
+    (place / "runs" / finished.name).rename(place / "runs" / place.name)
     before = {path: path.read_bytes() for path in (place / "runs" / place.name).rglob("*") if path.is_file()}
     write(place, {"dev.tsv": HEADER + "一般\tmaybe\n"})
     for options in ([], ["--fresh"]):
