@@ -133,7 +133,7 @@ def print_plan(checks: Checks, console: Console | None = None) -> None:
     """
     console = console or Console(highlight=False)
     table = Table(title=f"{checks.plan.file.name} on {checks.device}", title_justify="left", box=None)
-    table.add_column("stage", min_width=22)
+    table.add_column("stage", min_width=14)
     for column in ("rows", "tokens", "cut", "steps", "weights", "FLOPs", "memory", "time", "disk"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, alike in _alike(checks.nodes).items():
