@@ -132,7 +132,12 @@ def print_plan(checks: Checks, console: Console | None = None) -> None:
     Stages that differ only by their seed share a line.
     """
     console = console or Console(highlight=False)
-    table = Table(title=f"{checks.plan.file.name} on {checks.device}", title_justify="left", box=None)
+    table = Table(
+        title=f"{checks.plan.file.name} on {checks.device}",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("stage", min_width=14)
     for column in ("rows", "tokens", "cut", "steps", "weights", "FLOPs", "memory", "time", "disk"):
         table.add_column(column, justify="right", no_wrap=True)
