@@ -1,5 +1,4 @@
-"""Runs a recipe in child processes that die: at the n-th event of a kind, after a time, or of a polite
-signal.
+"""Runs a recipe in child processes that die, or get a signal: at the n-th event of a kind, or after a time.
 
 The heavy modules are imported once, in the parent, which never computes; every life is a fork. An event is a
 step, an evaluated batch, an encoded text, a synced file, a renamed file or a stage made ready.
@@ -17,7 +16,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import scipy.stats  # noqa: F401  a life should not spend its time on imports
+import sklearn.metrics  # noqa: F401
 import torch
+import torch._dynamo
 
 import gradus.pipeline.estimate as estimate
 import gradus.pipeline.run as pipeline
@@ -26,18 +28,18 @@ from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 from gradus.training.trainer import Trainer
 
-EVENTS = ("step", "evaluate", "tokenise", "sync", "rename", "prepare")
 seen: Counter[str] = Counter()
 deadly: tuple[str, int] = ("", 0)
+blow: int = signal.SIGKILL
 
 
 def watched(kind: str, function: Callable) -> Callable:
-    """The function, dying before the n-th call where the life says so."""
+    """The function, dying before the n-th call where the life says so (or receiving its signal)."""
 
     def call(*args: object, **options: object) -> object:
         seen[kind] += 1
         if (kind, seen[kind]) == deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), blow)
         return function(*args, **options)
 
     return call
@@ -68,14 +70,16 @@ def live(recipe: str, runs: str, life: dict) -> int:
 
 
 def _live(recipe: str, runs: str, life: dict) -> None:
-    global deadly
-    status = 1
+    global deadly, blow
+    status, began = 1, time.monotonic()
     try:
         torch.set_num_threads(1)
         deadly = tuple(life.get("event", ("", 0)))
+        blow = life.get("signal", signal.SIGKILL)
         pipeline.run(recipe, runs=runs, device="cpu")
         status = 0
-        Path(runs, "events.json").write_text(json.dumps(seen))
+        told = {"events": seen, "seconds": time.monotonic() - began}
+        Path(runs, "events.json").write_text(json.dumps(told))
     except Interrupted:
         status = 3
     finally:

@@ -4,16 +4,18 @@ killed."""
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+import gradus
 from gradus.core.keyed import keyed_generator
+from gradus.training import checkpoint
 
 RECIPE = """
 seed: 3
@@ -38,16 +40,25 @@ stages:
     objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}]
     optimizer: {kind: adamw, lr: 3e-3}
     batch: 16 rows
-    length: 5 epochs
+    length: 3 epochs
     evaluate: {every: 5 steps}
     stop: {metric: loss, patience: 3}
     save: {every: 4 steps}
 variants:
   no pre-training: {stages.finetune.from: scratch}
 """
-KILLS = 20
-LIVES_EACH = 5
+EVENTS = ("tokenise", "step", "evaluate", "sync", "rename", "prepare")
+DEATHS_EACH = 3
 MEASURED = {"tokens_per_second", "seconds", "times", "started", "finished", "peak_memory"}
+
+
+class Whole(NamedTuple):
+    """A run that nobody disturbs, its events by kind, and how long its life took."""
+
+    recipe: Path
+    runs: Path
+    events: dict[str, int]
+    seconds: float
 
 
 def killer(recipe: Path, runs: Path, lives: list[dict[str, Any]]) -> list[int]:
@@ -65,19 +76,13 @@ def killer(recipe: Path, runs: Path, lives: list[dict[str, Any]]) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, int], float]:
-    """A run that nobody disturbs: recipe, runs folder, events by kind, seconds."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     recipe = folder / "kills.yaml"
     recipe.write_text(RECIPE)
-    began = time.monotonic()
     assert killer(recipe, folder / "runs", [{}]) == [0]
-    return (
-        recipe,
-        folder / "runs",
-        json.loads((folder / "runs" / "events.json").read_text()),
-        time.monotonic() - began,
-    )
+    seen = json.loads((folder / "runs" / "events.json").read_text())
+    return Whole(recipe, folder / "runs", seen["events"], seen["seconds"])
 
 
 def bits(runs: Path) -> dict[str, Any]:
@@ -107,41 +112,74 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert [name for name in a if a[name] != b[name]] == []
 
 
-def test_the_whole_run_is_reproducible(
-    whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path
+def test_the_whole_run_is_reproducible(whole: Whole, tmp_path: Path) -> None:
+    assert killer(whole.recipe, tmp_path, [{}]) == [0]
+    same(bits(whole.runs), bits(tmp_path))
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_killed_at_random_moments(whole: Whole, tmp_path: Path, kind: str) -> None:
+    """Three deaths, each before a random event of the kind.
+
+    What the undisturbed run does from its n-th event on is still to do after a death before it, so the next
+    life surely comes to as many events: each of the lives dies.
+    """
+    events = whole.events[kind]
+    random = keyed_generator("kills", kind)
+    moments = 1 + np.sort(random.choice(events, DEATHS_EACH, replace=False))
+    lives: list[dict[str, Any]] = [{"event": [kind, int(number)]} for number in np.diff(moments, prepend=0)]
+    assert killer(whole.recipe, tmp_path, [*lives, {}]) == [-9] * DEATHS_EACH + [0]
+    same(bits(whole.runs), bits(tmp_path))
+
+
+def test_killed_by_the_clock(whole: Whole, tmp_path: Path) -> None:
+    """Two more deaths, after a random time: twenty in all."""
+    random = keyed_generator("kills", "clock")
+    lives: list[dict[str, Any]] = [
+        {"after": whole.seconds * float(random.uniform(0.05, 0.3))} for _ in range(2)
+    ]
+    assert killer(whole.recipe, tmp_path, [*lives, {}]) == [-9, -9, 0]
+    same(bits(whole.runs), bits(tmp_path))
+
+
+def test_patience_that_ends_at_a_checkpoint_ends_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, runs, events, _ = whole
-    assert all(events[kind] for kind in ("step", "evaluate", "tokenise", "sync", "rename", "prepare"))
-    assert killer(recipe, tmp_path, [{}]) == [0]
-    same(bits(runs), bits(tmp_path))
+    """Killed right after the save of the step that exhausted patience, a run must not train on."""
+    recipe = tmp_path / "patience.yaml"
+    recipe.write_text(RECIPE)
+    patch = {
+        "stages.pretrain.evaluate.every": "2 steps",
+        "stages.pretrain.save.every": "2 steps",
+        "stages.pretrain.stop": {"metric": "loss", "patience": 1},
+        "stages.pretrain.optimizer.lr": 0.3,
+        "stages.pretrain.schedule": {"kind": "constant", "warmup": "0 steps"},
+    }
+    save = checkpoint.save
+
+    def save_and_die(folder: Path, step: int, learner: Any, optimizer: Any, state: dict[str, Any]) -> None:
+        save(folder, step, learner, optimizer, state)
+        if state["stopping"]["waited"]:
+            raise RuntimeError(f"died at step {step}")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", save_and_die)
+        with pytest.raises(RuntimeError, match="died at step") as death:
+            gradus.run(recipe, runs=tmp_path, until="pretrain", settings=patch, device="cpu")
+    gradus.run(recipe, runs=tmp_path, until="pretrain", settings=patch, device="cpu")
+    (record,) = (
+        json.loads(path.read_text()) for path in tmp_path.glob("patience/stages/pretrain-*/stage.json")
+    )
+    assert record["training"]["stopped"] == "patience"
+    assert str(death.value) == f"died at step {record['training']['steps']}"
 
 
-@pytest.mark.parametrize("chain", range(KILLS // LIVES_EACH))
-def test_killed_at_random_moments(
-    whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path, chain: int
-) -> None:
-    """Chains of five deaths each: four before a random event of every kind in turn, one after a random
-    time."""
-    recipe, runs, events, seconds = whole
-    random = keyed_generator("kills", chain)
-    kinds = ["tokenise", "step", "evaluate", "sync", "rename", "prepare"]
-    lives: list[dict[str, Any]] = []
-    for number in range(LIVES_EACH - 1):
-        kind = kinds[(chain + number) % len(kinds)]
-        most = max(1, events[kind] // (1 if kind in ("tokenise", "prepare") else 3))
-        lives.append({"event": [kind, int(random.integers(1, most + 1))]})
-    lives.append({"after": float(random.uniform(0.05, seconds / 3))})
-    statuses = killer(recipe, tmp_path, [*lives, {}])
-    assert statuses[-1] == 0
-    assert statuses.count(-9) >= 2, f"too few died: {statuses}"
-    same(bits(runs), bits(tmp_path))
-
-
-def test_a_polite_signal_saves_and_exits_with_3(
-    whole: tuple[Path, Path, dict[str, int], float], tmp_path: Path
-) -> None:
-    recipe, runs, _, seconds = whole
-    times = np.linspace(0.3, max(1.0, seconds / 4), 3).tolist()
-    statuses = killer(recipe, tmp_path, [*({"after": after, "signal": 15} for after in times), {}])
-    assert 3 in statuses and set(statuses) <= {0, 3} and statuses[-1] == 0
-    same(bits(runs), bits(tmp_path))
+def test_a_polite_signal_saves_and_exits_with_3(whole: Whole, tmp_path: Path) -> None:
+    random = keyed_generator("kills", "polite")
+    lives: list[dict[str, Any]] = [
+        {"after": whole.seconds * float(random.uniform(0.1, 0.3)), "signal": signal.SIGTERM} for _ in range(2)
+    ]
+    lives.append({"event": ["step", 5], "signal": signal.SIGTERM})
+    statuses = killer(whole.recipe, tmp_path, [*lives, {}])
+    assert statuses == [3, 3, 3, 0]
+    same(bits(whole.runs), bits(tmp_path))

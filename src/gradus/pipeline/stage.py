@@ -119,19 +119,20 @@ class StageRun:
                 self.context.told.report(report, left)
             if "evaluate" in report.due:
                 self._evaluate(trainer)
+                # Known before anything is saved: a run that resumes there must not train on.
+                self.stopped = "patience" if self.stopping.exhausted else "length"
             every = self.node.stage.save.every
             spent = time.monotonic() - saved
             by_clock = every.unit != "steps" and spent >= every.amount * (
                 60 if every.unit == "minutes" else 1
             )
-            if by_clock or report.due & {"save", "stop", "end"}:
+            over = self.stopped == "patience"
+            if by_clock or over or report.due & {"save", "stop", "end"}:
                 self._save(trainer)
                 saved = time.monotonic()
             if "stop" in report.due and "end" not in report.due:
                 raise Interrupted
-            if self.stopping.exhausted:
-                self.stopped = "patience"
-                self._save(trainer)
+            if over:
                 return
 
     def _trainer(self, measured: int | None) -> Trainer:
