@@ -8,33 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import tiny
 
 import gradus
 from gradus.pipeline.run import run
 
-RECIPE = """
-seed: 5
-tokenizer: {kind: bpe, vocab_size: 320}
-model: {preset: gpt1-tiny, layers: 2, width: 32, heads: 2, context: 32}
-stages:
-  pretrain:
-    data: {kind: text, train: "builtin:tiny", dev: "builtin:tiny"}
-    objectives: [{kind: causal_lm}]
-    optimizer: {kind: adamw, lr: 1e-2}
-    batch: 16 windows
-    length: 30 steps
-  finetune:
-    from: pretrain
-    data:
-      kind: rows
-      train: "builtin:tiny"
-      dev: "builtin:tiny"
-      format: {kind: single, text: text, label: label}
-    objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}]
-    optimizer: {kind: adamw, lr: 5e-3}
-    batch: 16 rows
-    length: 30 steps
-"""
 TEXTS = [
     "a good day, and a better evening",
     "这本书很好，我很喜欢。" * 8,
@@ -47,8 +25,13 @@ TEXTS = [
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The model folders of a finished run, by stage."""
     folder = tmp_path_factory.mktemp("models")
-    (folder / "tiny.yaml").write_text(RECIPE)
-    done = run(folder / "tiny.yaml", runs=folder / "runs", device="cpu")
+    patch = {
+        "model.layers": 2,
+        "model.width": 32,
+        "stages.pretrain.length": "30 steps",
+        "stages.finetune.length": "30 steps",
+    }
+    done = run(tiny(folder / "tiny.yaml", patch), runs=folder / "runs", device="cpu")
     return {path.name.split("-")[0]: path / "model" for path in (done / "stages").iterdir()}
 
 

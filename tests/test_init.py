@@ -1,10 +1,7 @@
-"""`gradus init`: what it sees in files as users have them, and that what it writes passes `gradus check`."""
+"""`gradus init`: what it writes says what it saw, and passes `gradus check`; mistakes are told."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from user_files import LABELS, TEXTS, checked, novel, recipe_of, rows_file, table, write
 
 import gradus
 from gradus.core.errors import UserError
@@ -21,157 +18,12 @@ from gradus.core.model import ModelConfig
 from gradus.core.storage import new_folder
 from gradus.families.folder import write_folder
 from gradus.nn.transformer import Transformer
-from gradus.pipeline.check import Checks, check
 from gradus.pipeline.init import TEMPLATES, list_templates, write_recipe
-from gradus.pipeline.look_rows import SeenRows, look_at_rows
-from gradus.pipeline.schema import FILE, schema, written
+from gradus.pipeline.schema import FILE
 from gradus.tokenizers import BytePairTokenizer
 from gradus.training.learner import Learner
 
-ENGLISH = [f'the {thing}, said "{who}", was {how} number {number}' for number in range(12)
-           for thing, who, how in (("film", "Ann", "good"), ("book", "Bob", "bad"))]  # fmt: skip
-CHINESE = [f"第{number}次看这{thing}，他说：“{how}”。" for number in range(12)
-           for thing, how in (("部电影", "很好"), ("本小说", "很差"))]  # fmt: skip
-TEXTS = [text for pair in zip(ENGLISH, CHINESE) for text in pair]
-LABELS = ["good", "good", "bad", "bad"] * 12
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("GRADUS_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-def table(separator: str, quoted: bool, columns: dict[str, list[str]], header: bool) -> str:
-    rows = ([list(columns)] if header else []) + [list(row) for row in zip(*columns.values())]
-    if not quoted:
-        return "".join(separator.join(row) + "\n" for row in rows)
-    out = io.StringIO()
-    csv.writer(out, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(rows)
-    return out.getvalue()
-
-
-def write(path: str, text: str, encoding: str = "utf-8") -> Path:
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text.encode(encoding))
-    return file
-
-
-def recipe_of(directory: str) -> dict[str, Any]:
-    return yaml.safe_load((Path(directory) / "recipe.yaml").read_text(encoding="utf-8"))
-
-
-def checked(directory: str) -> Checks:
-    return check(Path(directory) / "recipe.yaml", runs=Path("runs"), device="cpu")
-
-
-def novel(lines: int = 300) -> str:
-    return "".join(f"第{at}行 {TEXTS[at % len(TEXTS)]}\n" + "\n" * (at % 3 == 0) for at in range(lines))
-
-
-# --- rows as users have them
-
-
-@pytest.mark.parametrize("header", [True, False], ids=["header", "no header"])
-@pytest.mark.parametrize(
-    ("name", "separator", "quoted", "options"),
-    [
-        ("a.csv", ",", True, {}),
-        ("a.tsv", "\t", False, {}),
-        ("a.txt", "\t", False, {"reader": "tsv"}),
-        ("a.csv", "\t", False, {"reader": "tsv"}),
-        ("a.tsv", "\t", True, {"quotes": True}),
-    ],
-)
-def test_tables(name: str, separator: str, quoted: bool, header: bool, options: dict[str, Any]) -> None:
-    numbers = [str(number) for number in range(len(TEXTS))]
-    write(name, table(separator, quoted, {"id": numbers, "category": LABELS, "what": TEXTS}, header))
-    seen = look_at_rows(name)
-    label, text = ("category", "what") if header else ("label", "text")
-    assert seen.options == options | ({} if header else {"columns": ["column 1", "label", "text"]})
-    assert (seen.label, seen.texts, seen.rows) == (label, (text,), 48)
-    assert seen.counts == {"bad": 24, "good": 24}
-    assert seen.lengths.unit == "characters"
-    assert seen.lengths.longest == max(map(len, TEXTS))
-
-
-def test_a_quoted_field_may_span_lines_and_a_quote_in_tsv_is_text() -> None:
-    long = [text + "\n" + text for text in TEXTS]
-    write("a.csv", table(",", True, {"text": long, "label": LABELS}, True))
-    assert look_at_rows("a.csv").rows == 48
-    odd = ['"' + text for text in TEXTS[:-1]] + ['"whole"']
-    write("a.tsv", table("\t", False, {"text": odd, "label": LABELS}, True))
-    assert look_at_rows("a.tsv").options == {}
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030", "utf-16", "latin-1"])
-def test_encodings(encoding: str) -> None:
-    texts = [f"ein schöner Film, Größe {at}" for at in range(48)] if encoding == "latin-1" else TEXTS
-    write("a.tsv", table("\t", False, {"text": texts, "label": LABELS}, True), encoding)
-    seen = look_at_rows("a.tsv")
-    assert seen.options.get("encoding", "utf-8-sig") == encoding
-    assert (seen.label, seen.texts) == ("label", ("text",))
-
-
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "rows.data"])
-def test_json_lines_and_arrays(name: str) -> None:
-    rows = [{"genre": "x", "text": text, "label": label} for text, label in zip(TEXTS, LABELS)]
-    rows[5]["label"] = rows[7]["label"] = "-"
-    write(name, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
-    seen = look_at_rows(name)
-    assert seen.options == ({} if name == "a.jsonl" else {"reader": "jsonl"}) | {"drop": {"label": ["-"]}}
-    assert (seen.rows, seen.texts, seen.others) == (46, ("text",), ("genre",))
-    write(name, json.dumps(rows))
-    assert look_at_rows(name).options.get("reader", "json") == "json"
-
-
-@pytest.mark.parametrize("prefix", ["", "__label__"])
-def test_lines_that_begin_with_their_label(prefix: str) -> None:
-    write("a.txt", "".join(f"{prefix}{label} {text}\n" for text, label in zip(TEXTS, LABELS)))
-    seen = look_at_rows("a.txt")
-    assert seen.counts == {"bad": 24, "good": 24}
-    assert seen.options == {"pattern": prefix + r"(?P<label>\S+)\s+(?P<text>.+)"}
-
-
-@pytest.mark.parametrize("header", [True, False], ids=["header", "no header"])
-def test_pairs(header: bool) -> None:
-    columns = {"premise": TEXTS, "hypothesis": [text[::-1] for text in TEXTS], "label": ["2", "10"] * 24}
-    write("a.tsv", table("\t", False, columns, header))
-    seen = look_at_rows("a.tsv")
-    assert seen.texts == (("premise", "hypothesis") if header else ("first", "second"))
-    assert list(seen.counts) == ["2", "10"]
-
-
-def test_a_named_label_is_taken_before_one_with_fewer_values() -> None:
-    columns = {"lang": ["en", "zh"] * 24, "label": [str(at % 5) for at in range(48)], "text": TEXTS}
-    write("a.csv", table(",", True, columns, True))
-    assert look_at_rows("a.csv").label == "label"
-
-
-def test_dev_and_test_beside_train() -> None:
-    for split in ("train", "valid", "test"):
-        labels = ["?"] * 48 if split == "test" else LABELS
-        write(f"d/{split}.tsv", table("\t", False, {"text": TEXTS, "label": labels}, True))
-    seen = look_at_rows("d/train.tsv")
-    assert seen.splits == {"dev": "d/valid.tsv"}
-    assert "test.tsv" in seen.notes[0]
-
-
-def test_the_order_of_classes_is_that_of_the_recipe() -> None:
-    labels = [str(at % 12 - 1) for at in range(48)]
-    write("a.tsv", table("\t", False, {"text": TEXTS, "label": labels}, True))
-    write_recipe(Path("made"), rows="a.tsv")
-    assert recipe_of("made")["stages"]["finetune"]["data"]["labels"] == [str(at) for at in range(-1, 11)]
-    assert checked("made").nodes[0].prepared.labels.names == tuple(str(at) for at in range(-1, 11))
-
-
-# --- the recipe
-
-
-def rows_file(name: str = "data/reviews.csv") -> str:
-    write(name, table(",", True, {"text": TEXTS, "label": LABELS}, True))
-    return name
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_the_first_question_of_a_user() -> None:
@@ -198,6 +50,14 @@ def test_the_first_question_of_a_user() -> None:
     splits = checks.nodes[1].prepared.splits
     assert sum(split.counts["rows"] for split in splits.values()) == 48
     assert set(splits) == {"train", "dev", "test"}
+
+
+def test_the_order_of_classes_is_that_of_the_recipe() -> None:
+    labels = [str(at % 12 - 1) for at in range(48)]
+    write("a.tsv", table("\t", False, {"text": TEXTS, "label": labels}, True))
+    write_recipe(Path("made"), rows="a.tsv")
+    assert recipe_of("made")["stages"]["finetune"]["data"]["labels"] == [str(at) for at in range(-1, 11)]
+    assert checked("made").nodes[0].prepared.labels.names == tuple(str(at) for at in range(-1, 11))
 
 
 def test_text_alone_and_its_tail() -> None:
@@ -289,7 +149,16 @@ def test_every_template_is_listed_and_loads() -> None:
         assert ("pretrain" in gradus_recipe["stages"]) == bool(TEMPLATES[name][1])
 
 
-# --- mistakes
+def test_the_same_files_give_the_same_recipe() -> None:
+    rows_file()
+    write_recipe(Path("made"), rows="data/reviews.csv")
+    first = Path("made/recipe.yaml").read_bytes()
+    shutil.rmtree("made")
+    write_recipe(Path("made"), rows="data/reviews.csv")
+    assert Path("made/recipe.yaml").read_bytes() == first
+
+
+# Mistakes
 
 
 def mistake(**options: Any) -> str:
@@ -352,91 +221,3 @@ def test_the_command_exits_with_2_and_no_traceback() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(gradus.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-
-
-def test_the_same_files_give_the_same_recipe() -> None:
-    rows_file()
-    write_recipe(Path("made"), rows="data/reviews.csv")
-    first = Path("made/recipe.yaml").read_bytes()
-    shutil.rmtree("made")
-    write_recipe(Path("made"), rows="data/reviews.csv")
-    assert Path("made/recipe.yaml").read_bytes() == first
-
-
-# --- the schema
-
-
-def test_the_schema_is_up_to_date() -> None:
-    told = "python -m gradus.pipeline.schema writes it anew"
-    assert FILE.read_text(encoding="utf-8") == written(), told
-
-
-def test_the_schema_knows_presets_and_short_forms() -> None:
-    made = schema()
-    assert "gpt1-mini" in made["$defs"]["ModelConfig"]["properties"]["preset"]["enum"]
-    assert {"type": "integer", "minimum": 1} in made["properties"]["seeds"]["anyOf"]
-    assert made["additionalProperties"] is False
-    text = json.dumps(made)
-    assert all(f'"#/$defs/{name}"' in text for name in ("TextData", "RowsData", "BytePairTokenizer"))
-
-
-def known_keys(schema_of_all: dict[str, Any], node: dict[str, Any], value: Any, path: str) -> None:
-    """Every key of `value` is one the schema names: a small part of what a validator does."""
-    while "$ref" in node:
-        node = schema_of_all["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    if isinstance(value, dict) and "discriminator" in node:
-        name = node["discriminator"]["mapping"][value["kind"]].rsplit("/", 1)[-1]
-        node = schema_of_all["$defs"][name]
-    if isinstance(value, list) and "items" in node:
-        for item in value:
-            known_keys(schema_of_all, node["items"], item, path)
-    if not isinstance(value, dict):
-        return
-    for key, inner in value.items():
-        if key in node.get("properties", {}):
-            known_keys(schema_of_all, node["properties"][key], inner, f"{path}.{key}")
-        elif isinstance(node.get("additionalProperties"), dict):
-            known_keys(schema_of_all, node["additionalProperties"], inner, f"{path}.{key}")
-        else:
-            assert node.get("additionalProperties", True) is not False, f"{path}.{key}"
-
-
-def test_the_schema_takes_what_init_writes() -> None:
-    write_recipe(Path("made"), template="tiny")
-    known_keys(schema(), schema(), recipe_of("made"), "")
-    with pytest.raises(AssertionError, match="stages.finetune.data.tset"):
-        recipe = recipe_of("made")
-        recipe["stages"]["finetune"]["data"]["tset"] = "x"
-        known_keys(schema(), schema(), recipe, "")
-
-
-# --- public data
-
-
-ROOT = os.environ.get("GRADUS_DATA")
-
-
-@pytest.fixture
-def data() -> Path:
-    if not ROOT:
-        pytest.skip("GRADUS_DATA is not set")
-    return Path(ROOT)
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(
-    ("name", "label", "texts", "classes"),
-    [
-        ("SST2/train.tsv", "label", ("text",), 2),
-        ("book_review/train.tsv", "label", ("text_a",), 2),
-        ("CoLA/in_domain_train.tsv", "label", ("text",), 2),
-        ("TREC/train.txt", "label", ("text",), 50),
-        ("RTE/train.tsv", "label", ("sentence1", "sentence2"), 2),
-        ("SNLI_devtest/dev.txt", "label", ("first", "second"), 3),
-        ("OCNLI/dev.json", "label", ("sentence1", "sentence2"), 3),
-        ("THUCNews_title/dev.txt", "label", ("text",), 10),
-    ],
-)
-def test_public_rows(name: str, label: str, texts: tuple[str, ...], classes: int, data: Path) -> None:
-    seen: SeenRows = look_at_rows(str(data / name))
-    assert (seen.label, seen.texts, len(seen.counts)) == (label, texts, classes)

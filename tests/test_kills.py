@@ -136,7 +136,7 @@ def test_killed_by_the_clock(whole: Whole, tmp_path: Path) -> None:
     """Two more deaths, after a random time: twenty in all."""
     random = keyed_generator("kills", "clock")
     lives: list[dict[str, Any]] = [
-        {"after": whole.seconds * float(random.uniform(0.05, 0.3))} for _ in range(2)
+        {"after": whole.seconds * float(random.uniform(0.02, 0.15))} for _ in range(2)
     ]
     assert killer(whole.recipe, tmp_path, [*lives, {}]) == [-9, -9, 0]
     same(bits(whole.runs), bits(tmp_path))
@@ -175,11 +175,7 @@ def test_patience_that_ends_at_a_checkpoint_ends_there(
 
 
 def test_a_polite_signal_saves_and_exits_with_3(whole: Whole, tmp_path: Path) -> None:
-    random = keyed_generator("kills", "polite")
-    lives: list[dict[str, Any]] = [
-        {"after": whole.seconds * float(random.uniform(0.1, 0.3)), "signal": signal.SIGTERM} for _ in range(2)
-    ]
-    lives.append({"event": ["step", 5], "signal": signal.SIGTERM})
-    statuses = killer(whole.recipe, tmp_path, [*lives, {}])
-    assert statuses == [3, 3, 3, 0]
+    moments = [("tokenise", 2), ("step", 5), ("evaluate", 200), ("sync", 30)]
+    lives: list[dict[str, Any]] = [{"event": moment, "signal": signal.SIGTERM} for moment in moments]
+    assert killer(whole.recipe, tmp_path, [*lives, {}]) == [3] * len(lives) + [0]
     same(bits(whole.runs), bits(tmp_path))

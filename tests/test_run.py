@@ -4,49 +4,38 @@ they say."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
+from tiny import tiny
 
 from gradus.core.errors import UserError
 from gradus.pipeline.check import check
 from gradus.pipeline.run import run
 
-RECIPE = """
-seed: 5
-tokenizer: {kind: char}
-model: {preset: gpt1-tiny, layers: 1, width: 16, heads: 2, context: 32}
-stages:
-  pretrain:
-    data: {kind: text, train: "builtin:tiny", dev: "builtin:tiny"}
-    objectives: [{kind: causal_lm}]
-    optimizer: {kind: adamw, lr: 1e-2}
-    batch: 16 windows
-    length: 8 steps
-  finetune:
-    from: pretrain
-    data:
-      kind: rows
-      train: "builtin:tiny"
-      dev: "builtin:tiny"
-      format: {kind: single, text: text, label: label}
-    objectives: [{kind: classification}]
-    optimizer: {kind: adamw, lr: 5e-3}
-    batch: 16 rows
-    length: 12 steps
-seeds: 2
-variants:
-  no pre-training: {stages.finetune.from: scratch}
-"""
+PATCH = {"seeds": 2, "variants": {"no pre-training": {"stages.finetune.from": "scratch"}}}
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "steps.yaml"
-    path.write_text(RECIPE)
-    return path
+    return tiny(tmp_path / "steps.yaml", PATCH)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A finished run for all: its recipe, and stage.json by folder name."""
+    recipe = tiny(tmp_path_factory.mktemp("once") / "steps.yaml", PATCH)
+    return recipe, start(recipe)
+
+
+@pytest.fixture
+def done(once: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> Path:
+    """The recipe of a copy of that run, to go on with."""
+    shutil.copytree(once[0].parent, tmp_path / "copy")
+    return tmp_path / "copy" / once[0].name
 
 
 def start(recipe: Path, **options: Any) -> dict[str, dict[str, Any]]:
@@ -62,9 +51,9 @@ def times(records: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def test_variants_and_seeds_share_what_they_have_in_common(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
+    once: tuple[Path, dict[str, dict[str, Any]]], done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = start(recipe)
+    recipe, records = done, once[1]
     stages = [record["stage"] for record in records.values()]
     assert stages.count("pretrain") == 1 and stages.count("finetune") == 4
     plan = json.loads((recipe.parent / "runs" / "steps" / "plan.json").read_text())
@@ -90,7 +79,7 @@ def test_what_decides_the_bits_is_in_the_fingerprint(recipe: Path) -> None:
     for patch in (
         {"seed": 6},
         {"model.layers": 2},
-        {"tokenizer": {"kind": "bpe", "vocab_size": 300}},
+        {"tokenizer": {"kind": "char"}},
         {"stages.pretrain.data.limit": 1},
         {"stages.pretrain.length": "9 steps"},
     ):
@@ -149,26 +138,23 @@ def test_a_checkpoint_of_other_conditions_is_refused(recipe: Path, monkeypatch: 
         start(recipe, until="pretrain", settings=patch)
     monkeypatch.setattr(Trainer, "_step", step)
     threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads + 1)
-        with pytest.raises(UserError, match=f"threads {threads} -> {threads + 1}.*resume-inexact"):
-            start(recipe, until="pretrain", settings=patch)
-        (record,) = start(recipe, until="pretrain", settings=patch, inexact=True).values()
-    finally:
-        torch.set_num_threads(threads)
+    # Only what the run is told: really more threads than free cores would take half a minute.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    with pytest.raises(UserError, match=f"threads {threads} -> {threads + 1}.*resume-inexact"):
+        start(recipe, until="pretrain", settings=patch)
+    (record,) = start(recipe, until="pretrain", settings=patch, inexact=True).values()
     assert record["training"]["steps"] == 8
 
 
-def test_tied_weights_are_stored_once(recipe: Path) -> None:
-    start(recipe, until="pretrain")
-    tensors = load_file(next(recipe.parent.glob("runs/steps/stages/*/model")) / "model.safetensors")
+def test_tied_weights_are_stored_once(done: Path) -> None:
+    tensors = load_file(next(done.parent.glob("runs/steps/stages/pretrain-*/model")) / "model.safetensors")
     assert not any("lm_head" in name for name in tensors)
 
 
-def test_rows_can_teach_a_language_model(recipe: Path) -> None:
+def test_rows_can_teach_a_language_model(done: Path) -> None:
+    before = {path.parent.name for path in done.parent.glob("runs/steps/stages/*/stage.json")}
     patch = {"stages.finetune.objectives": [{"kind": "causal_lm"}], "seeds": 1, "variants": {}}
-    records = start(recipe, settings=patch)
-    (record,) = (record for record in records.values() if record["stage"] == "finetune")
+    (record,) = (record for name, record in start(done, settings=patch).items() if name not in before)
     assert record["training"]["metric"] == "loss" and set(record["results"]["dev"]) == {"loss", "perplexity"}
 
 
@@ -191,6 +177,4 @@ def test_the_run_folder_is_called_like_the_recipe(recipe: Path) -> None:
     from gradus.pipeline.reading import read_recipe
 
     folder = recipe.parent / "mine"
-    folder.mkdir()
-    (folder / "recipe.yaml").write_text(RECIPE)
-    assert read_recipe(folder / "recipe.yaml").name == "mine" and read_recipe(recipe).name == "steps"
+    assert read_recipe(tiny(folder / "recipe.yaml")).name == "mine" and read_recipe(recipe).name == "steps"
