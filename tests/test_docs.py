@@ -99,7 +99,11 @@ def loaded(text: str, folder: Path) -> RecipeFile:
     if not re.search(r"^stages:", text, re.MULTILINE):
         first = text.split("\n", 1)[0]
         assert first in PARTS, f"a fragment begins with one of {', '.join(PARTS)}"
-        text = yaml.safe_dump(inserted(minimal(), PARTS[first], yaml.safe_load(text)), allow_unicode=True)
+        values = inserted(minimal(), PARTS[first], yaml.safe_load(text))
+        second = values["stages"]["second"]
+        if second["data"]["format"]["kind"] == "multiple_choice":
+            second["objectives"] = [{"kind": "multiple_choice"}]
+        text = yaml.safe_dump(values, allow_unicode=True)
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
     return read_recipe(path)

@@ -21,7 +21,7 @@ from gradus.core.model import ModelConfig
 from gradus.core.storage import new_folder
 from gradus.families import FAMILIES, gpt1, preset
 from gradus.families.folder import ModelFolder, read_folder, shapes, write_folder
-from gradus.nn.heads import ClassificationHead
+from gradus.nn.heads import LinearHead
 from gradus.nn.initialisation import initialise
 from gradus.nn.losses import cross_entropy_sum, linear_cross_entropy
 from gradus.nn.transformer import Transformer
@@ -42,7 +42,7 @@ def tensors_of(config: ModelConfig, head: str | None = None) -> dict[str, Tensor
             )
     tensors = {name: parameter.detach() for name, parameter in built.named_parameters()}
     if head:
-        made = ClassificationHead(config.width, len(LABELS))
+        made = LinearHead(config.width, len(LABELS))
         initialise(made, 3, 0.3, f"heads.{head}.")
         tensors[f"heads.{head}.score.weight"] = made.score.weight.detach()
     return tensors

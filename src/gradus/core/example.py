@@ -40,24 +40,32 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ExampleTargets:
-    """What one objective scores in one example: at position `index` [M], counted from its first token, it
-    wants `value` [M], weighing `weight` [M]."""
+    """What one objective scores in one example: at position `index` [J], counted from its first token, it
+    wants `value` [M], weighing `weight` [M].
+
+    `owner` [J], ascending, names the target of each position where a target has several: the two orders of a
+    similarity pair, the answers of a multiple choice. None: one position a target, J = M.
+    """
 
     index: np.ndarray
     value: np.ndarray
     weight: np.ndarray
+    owner: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What one objective scores in a batch; `index` [M] counts from the batch's first token."""
+    """What one objective scores in a batch: as `ExampleTargets`, counted from the batch's first token and
+    target."""
 
     index: torch.Tensor
     value: torch.Tensor
     weight: torch.Tensor
+    owner: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
-        return Targets(self.index.to(device), self.value.to(device), self.weight.to(device))
+        owner = None if self.owner is None else self.owner.to(device)
+        return Targets(self.index.to(device), self.value.to(device), self.weight.to(device), owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +128,9 @@ def _join(parts: Sequence[ExampleTargets], starts: np.ndarray) -> Targets:
     index = np.concatenate([np.asarray(part.index, np.int64) + start for part, start in zip(parts, starts)])
     value = np.concatenate([part.value for part in parts])
     weight = np.concatenate([np.asarray(part.weight, np.float64) for part in parts])
-    return Targets(torch.from_numpy(index), torch.from_numpy(value), torch.from_numpy(weight))
+    owners = None
+    if any(part.owner is not None for part in parts):
+        before = np.concatenate([[0], np.cumsum([len(part.value) for part in parts])])
+        own = [np.arange(len(part.value)) if part.owner is None else part.owner for part in parts]
+        owners = torch.from_numpy(np.concatenate([one + first for one, first in zip(own, before)]))
+    return Targets(torch.from_numpy(index), torch.from_numpy(value), torch.from_numpy(weight), owners)

@@ -1,41 +1,60 @@
-"""What a row is for the model: named text fields become sequences of token ids (Radford et al. 2018, section
-3.3).
+"""What a row is for the model: named text fields become sequences of texts (GPT-1, section 3.3).
 
-A format knows which fields it needs, which roles stand between them and what is cut when the context is too
-short. A new kind of row is one class here and its name in `Format`.
+A format knows which columns it needs, what stands together and what gives way first when the context is too
+short; `encoding.py` makes tokens of it. A new kind of row is one class here and its name in `Format`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gradus.core.config import Config
-from gradus.core.errors import UserError
-from gradus.core.example import Example
-from gradus.data.labels import LabelledRow, Labels, field_text
+from gradus.core.errors import UserError, nearest
+from gradus.data.labels import LabelledRow, field_text, label_text
 
 
-class Encoder(Protocol):
-    """What a format asks of a tokenizer."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One text of a sequence and the column it comes from; where `keeps` is "tail", its head is cut first.
 
-    def encode(self, texts: list[str]) -> list[np.ndarray]: ...
+    `delimited`: a delimiter stands before it; else it follows the part before it directly.
+    """
 
-    def role(self, name: str) -> int: ...
+    text: str
+    column: str
+    delimited: bool = False
+    keeps: Literal["head", "tail"] = "head"
 
 
-class Single(Config):
+Sequence = tuple[Part, ...]
+"""Texts in order; the first gives way first. `start` stands before them and `extract` behind."""
+Cut = Literal["priority", "half"]
+
+
+class _Rows(Config):
+    """What every kind of row can do."""
+
+    def sequences(self, row: LabelledRow) -> list[Sequence]:
+        """The row as the model reads it, before tokens. Raises UserError for a column that is not there."""
+        raise NotImplementedError
+
+    def shown(self, row: LabelledRow) -> str:
+        """The row's texts for a person to read, each once."""
+        return "\n".join(dict.fromkeys(part.text for one in self.sequences(row) for part in one))
+
+
+class Single(_Rows):
     """One text: start text extract."""
 
     kind: Literal["single"] = "single"
     text: str
-    """The column with the text."""
+    """The column with the text; its head is kept where it is too long."""
     label: str | None = None
-    """The column with the class."""
+    """The column with the class or the number."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -45,21 +64,20 @@ class Single(Config):
     def roles(self) -> tuple[str, ...]:
         return ("start", "extract")
 
-    def shorten(self, lengths: list[int], room: int) -> list[int]:
-        """The head of the text is kept."""
-        return [min(lengths[0], room)]
+    def sequences(self, row: LabelledRow) -> list[Sequence]:
+        return [(Part(field_text(row, self.text), self.text),)]
 
 
-class Pair(Config):
-    """Two texts in an order that means something: start first delimiter second extract."""
-
-    kind: Literal["pair"] = "pair"
+class _TwoTexts(_Rows):
     first: str
     """The column with the first text, a premise say; it is cut before the second."""
     second: str
     """The column with the second text, a hypothesis say."""
     label: str | None = None
-    """The column with the class."""
+    """The column with the class or the number."""
+    cut: Cut = "priority"
+    """priority: the first text gives way. half: each text is cut to half the context less two tokens, as
+    OpenAI's release does."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -69,66 +87,134 @@ class Pair(Config):
     def roles(self) -> tuple[str, ...]:
         return ("start", "delimiter", "extract")
 
-    def shorten(self, lengths: list[int], room: int) -> list[int]:
-        """The first text gives way; where the second alone is too long, it is cut to all but one token."""
-        second = min(lengths[1], max(room - 1, 0))
-        return [min(lengths[0], room - second), second]
+    def _parts(self, row: LabelledRow) -> tuple[Part, Part]:
+        first, second = field_text(row, self.first), field_text(row, self.second)
+        return Part(first, self.first), Part(second, self.second, delimited=True)
 
 
-Format = Annotated[Single | Pair, Field(discriminator="kind")]
+class Pair(_TwoTexts):
+    """Two texts in an order that means something: start first delimiter second extract."""
+
+    kind: Literal["pair"] = "pair"
+
+    def sequences(self, row: LabelledRow) -> list[Sequence]:
+        return [self._parts(row)]
 
 
-@dataclass(frozen=True)
-class RowEncoder:
-    """Rows to examples, for one format, tokenizer, context and label list.
+class Similarity(_TwoTexts):
+    """Two texts in no order: both orders go through the model and their final states are added."""
 
-    `long` is what happens to a row that does not fit: "truncate" (counted in `Example.truncated`) or "error".
-    """
+    kind: Literal["similarity"] = "similarity"
+    orders: Literal["both", "one"] = "both"
+    """one: the reading of some retellings, which makes it a `pair`."""
 
-    format: Single | Pair
-    tokenizer: Encoder
-    context: int
-    labels: Labels | None
-    long: Literal["truncate", "error"] = "truncate"
+    def sequences(self, row: LabelledRow) -> list[Sequence]:
+        first, second = self._parts(row)
+        swapped = (Part(first.text, first.column, delimited=True), Part(second.text, second.column))
+        return [(first, second), swapped[::-1]] if self.orders == "both" else [(first, second)]
 
-    def encode(self, rows: Sequence[LabelledRow], labelled: bool = True) -> list[Example]:
-        """Examples in the order of the rows. Raises UserError for a missing field, a wrong label, a row too
-        long."""
-        columns = [[field_text(row, field) for row in rows] for field in self.format.fields]
-        encoded = [self.tokenizer.encode(column) for column in columns]
-        between = [self.tokenizer.role(name) for name in self.format.roles]
-        return [
-            self._example(row, [column[at] for column in encoded], between, labelled)
-            for at, row in enumerate(rows)
-        ]
 
-    def _example(
-        self, row: LabelledRow, parts: list[np.ndarray], between: list[int], labelled: bool
-    ) -> Example:
-        lengths = [len(part) for part in parts]
-        room = self.context - len(between)
-        if room < 1:
+class MultipleChoice(_Rows):
+    """A text, a question perhaps, and answers: start context question delimiter answer extract for each."""
+
+    kind: Literal["multiple_choice"] = "multiple_choice"
+    context: str
+    """The column with the text that the answer rests on; its head is cut first."""
+    question: str | None = None
+    """The column with the question, which follows the context directly; it is cut after the context."""
+    answers: str | list[str]
+    """A column that holds a JSON list of answers, or the columns with one answer each; the last ones may be
+    empty, so rows may have different numbers of answers."""
+    label: str | None = None
+    """The column that says which answer is right."""
+    label_is: Literal["text", "index", "number", "letter"] = "text"
+    """How: by the answer's own text, its index from 0, its number from 1, or its letter from A."""
+    cut: Cut = "priority"
+    """priority: the context gives way. half: context with question, and the answer, are each cut to half of
+    what the model holds less two tokens, as OpenAI's release does."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> MultipleChoice:
+        if isinstance(self.answers, list) and len(self.answers) < 2:
+            raise ValueError("`answers` names the one column with a list, or at least two columns")
+        return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        columns = [self.answers] if isinstance(self.answers, str) else self.answers
+        return (self.context, *([self.question] if self.question else []), *columns)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("start", "delimiter", "extract")
+
+    def sequences(self, row: LabelledRow) -> list[Sequence]:
+        before = [Part(field_text(row, self.context), self.context, keeps="tail")]
+        if self.question is not None:
+            before.append(Part(field_text(row, self.question), self.question))
+        column = self.answers if isinstance(self.answers, str) else ", ".join(self.answers)
+        return [(*before, Part(text, column, delimited=True)) for text in self.choices(row)]
+
+    def choices(self, row: LabelledRow) -> list[str]:
+        """The answers of a row. Raises UserError for fewer than two and for one that is empty."""
+        if isinstance(self.answers, str):
+            found, columns = _listed(row, self.answers), self.answers
+        else:
+            texts = [row.fields.get(name, "") for name in self.answers]
+            last = max((place for place, text in enumerate(texts, 1) if text.strip()), default=0)
+            found, columns = texts[:last], ", ".join(self.answers)
+        if len(found) < 2:
             raise UserError(
-                f"a context of {self.context} tokens holds nothing but the {len(between)} special tokens",
-                field="model.context",
-            )
-        truncated = max(0, sum(lengths) - room)
-        if truncated and self.long == "error":
-            raise UserError(
-                f"the row has {sum(lengths) + len(between)} tokens, the context holds {self.context}",
-                file=row.file,
-                line=row.line,
-                field=", ".join(self.format.fields),
-                text=field_text(row, self.format.fields[0]),
-                hint="`long: truncate` cuts such rows and counts them",
-            )
-        kept = self.format.shorten(lengths, room)
-        pieces = [np.array([between[0]])]
-        for part, length, role in zip(parts, kept, between[1:]):
-            pieces += [part[:length], np.array([role])]
-        label = None
-        if labelled and self.labels is not None and self.format.label is not None:
-            label = self.labels.index(row, self.format.label)
-        return Example(
-            row.index, (np.concatenate(pieces).astype(np.int64),), label=label, truncated=truncated
-        )
+                f"{len(found) or 'no'} answer{'s' if not found else ''}: a choice needs at least two",
+                file=row.file, line=row.line, field=columns, text="; ".join(found) or None,
+            )  # fmt: skip
+        for text in found:
+            if not text.strip():
+                raise UserError("an answer is empty", file=row.file, line=row.line, field=columns,
+                                text="; ".join(found))  # fmt: skip
+        return found
+
+    def right(self, row: LabelledRow) -> int:
+        """The index of the right answer. Raises UserError where the label names none."""
+        assert self.label is not None
+        text, found = label_text(row, self.label), self.choices(row)
+        if self.label_is == "text":
+            stripped = [answer.strip() for answer in found]
+            if text in stripped:
+                return stripped.index(text)
+            hint = nearest(text, stripped)
+        else:
+            index = _counted(text, self.label_is)
+            if index is not None and 0 <= index < len(found):
+                return index
+            hint = f"the row has {len(found)} answers: {_legal(len(found), self.label_is)}"
+        raise UserError("the label names none of the row's answers", file=row.file, line=row.line,
+                        field=self.label, text=text, hint=hint)  # fmt: skip
+
+
+def _listed(row: LabelledRow, column: str) -> list[str]:
+    text = field_text(row, column)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(answer, str | int | float) for answer in found):
+        raise UserError("a JSON list of answers is wanted", file=row.file, line=row.line, field=column,
+                        text=text, hint='such as ["yes", "no"], or name one column an answer')  # fmt: skip
+    return [str(answer) for answer in found]
+
+
+def _counted(text: str, label_is: str) -> int | None:
+    if label_is == "letter":
+        return ord(text.upper()) - ord("A") if len(text) == 1 and text.isascii() and text.isalpha() else None
+    number = int(text) if text.lstrip("-").isdigit() and text.isascii() else None
+    return number if number is None or label_is == "index" else number - 1
+
+
+def _legal(count: int, label_is: str) -> str:
+    first = {"index": "0", "number": "1", "letter": "A"}[label_is]
+    last = {"index": str(count - 1), "number": str(count), "letter": chr(ord("A") + count - 1)}[label_is]
+    return f"{first} to {last}"
+
+
+Format = Annotated[Single | Pair | Similarity | MultipleChoice, Field(discriminator="kind")]

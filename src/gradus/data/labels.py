@@ -1,7 +1,11 @@
-"""The classes of a task: their order is part of the model, so it is decided once, from train alone."""
+"""What the label of a row means: a class, a number, or one of its own answers.
+
+It is part of the model, so it is decided once, from train alone.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,7 +35,7 @@ class Labels:
 
     names: tuple[str, ...]
 
-    def index(self, row: LabelledRow, field: str) -> int:
+    def of_row(self, row: LabelledRow, field: str) -> int:
         """The class index of a row. Raises UserError for a missing, empty or unknown label."""
         text = label_text(row, field)
         try:
@@ -73,6 +77,49 @@ class Labels:
                 hint="a classifier needs at least two classes",
             )
         return labels
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers between the least and the largest that train has seen."""
+
+    low: float
+    high: float
+
+    def of_row(self, row: LabelledRow, field: str) -> float:
+        """The number of a row. Raises UserError for a label that is none."""
+        return number_of(row, field)
+
+    @classmethod
+    def of(cls, rows: Iterable[LabelledRow], field: str) -> Numbers:
+        """The range of the training rows. Raises UserError for a label that is no number, or only one
+        number."""
+        found = [(number_of(row, field), row) for row in rows]
+        low, high = (function(number for number, _ in found) for function in (min, max))
+        if low == high:
+            hint = "there is nothing to learn"
+            raise UserError("every training row has the same number", file=found[0][1].file, field=field,
+                            text=found[0][1].fields[field], hint=hint)  # fmt: skip
+        return cls(low, high)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Which of its own answers is right: the format knows."""
+
+
+def number_of(row: LabelledRow, field: str) -> float:
+    """The label as a number. Raises UserError where it is none, or is not finite."""
+    text = label_text(row, field)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        hint = "regression wants numbers such as 3.5; classes want `classification`"
+        raise UserError("the label is not a number", file=row.file, line=row.line, field=field, text=text,
+                        hint=hint)  # fmt: skip
+    return number
 
 
 def label_text(row: LabelledRow, field: str) -> str:

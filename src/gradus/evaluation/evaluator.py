@@ -14,7 +14,7 @@ from gradus.core.example import Batch, Example
 from gradus.data.feed import cut
 from gradus.data.sources import Source
 from gradus.distributed.world import World
-from gradus.evaluation.metrics import classification_metrics, language_metrics
+from gradus.evaluation.metrics import classification_metrics, language_metrics, number_metrics
 from gradus.objectives import Objective
 
 
@@ -36,8 +36,8 @@ class Predictor(Protocol):
 class Scores:
     """What one objective gave each of R rows, in the order of the rows.
 
-    `values` is [R, 1] with summed nats for tokens, [R, K] with logits for classes; `counts` [R] the targets
-    summed.
+    `values` is [R, 1] with summed nats for tokens or with numbers, [R, K] with logits for classes and choices
+    (-inf beyond a row's own answers); `counts` [R] are the targets summed, or the answers of the row.
     """
 
     rows: np.ndarray
@@ -50,6 +50,12 @@ class Scores:
         """Softmax of the logits [R, K], float64."""
         shifted = np.exp(self.values - self.values.max(1, keepdims=True))
         return shifted / shifted.sum(1, keepdims=True)
+
+    @property
+    def sound(self) -> np.ndarray:
+        """Whether every score of a row is a number [R]; what stands beyond a row's answers does not count."""
+        beyond = np.isneginf(self.values) & (np.arange(self.values.shape[1]) >= self.counts[:, None])
+        return (np.isfinite(self.values) | beyond).all(1)
 
 
 def score(predictor: Predictor, source: Source, world: World, budget: int, key: object = 0) -> list[Scores]:
@@ -79,10 +85,15 @@ def summarise(
         if size is None:
             del metrics["bits_per_byte"]
         return metrics
-    probabilities = scores.probabilities
-    metrics = classification_metrics(scores.labels, scores.values.argmax(1), probabilities, names)
-    chosen = probabilities[np.arange(len(scores.labels)), scores.labels]
-    return {**metrics, "loss": float(-np.log(np.maximum(chosen, 1e-300)).mean())}
+    if objective.measure == "number":
+        return number_metrics(scores.labels, scores.values[:, 0])
+    probabilities, labels = scores.probabilities, scores.labels.astype(np.int64)
+    chosen = probabilities[np.arange(len(labels)), labels]
+    loss = float(-np.log(np.maximum(chosen, 1e-300)).mean())
+    guessed = scores.values.argmax(1)
+    if objective.measure == "choices":
+        return {"accuracy": float((guessed == labels).mean()), "loss": loss}
+    return {**classification_metrics(labels, guessed, probabilities, names), "loss": loss}
 
 
 def summarise_all(
@@ -115,13 +126,19 @@ def _batches(examples: Iterator[Example], budget: int) -> Iterator[list[Example]
 
 def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, index: np.ndarray) -> Scores:
     rows = np.array([example.row for example in examples])
-    labels = np.array([-1 if example.label is None else example.label for example in examples])
-    if objective.measure == "classes":
-        return Scores(rows, outputs, np.ones(len(rows)), labels)
+    labels = np.array([-1 if example.label is None else example.label for example in examples], np.float64)
+    if objective.measure != "tokens":
+        counts = np.array([_outputs(objective, example, outputs) for example in examples])
+        return Scores(rows, outputs, counts, labels)
     ends = np.cumsum([example.tokens for example in examples])
     owner = np.searchsorted(ends, index, side="right")
     sums = np.bincount(owner, weights=outputs, minlength=len(rows))
     return Scores(rows, sums[:, None], np.bincount(owner, minlength=len(rows)), labels)
+
+
+def _outputs(objective: Objective, example: Example, outputs: np.ndarray) -> int:
+    """How many scores of a row mean something."""
+    return len(example.sequences) if objective.measure == "choices" else outputs.shape[1]
 
 
 def _join(parts: list[Scores]) -> Scores:
@@ -130,8 +147,12 @@ def _join(parts: list[Scores]) -> Scores:
         return Scores(*(np.zeros(0) for _ in range(4)))
     rows = np.concatenate([part.rows for part in filled])
     order = np.argsort(rows, kind="stable")
-    rest = (
-        np.concatenate([getattr(part, name) for part in filled])[order]
-        for name in ("values", "counts", "labels")
-    )
-    return Scores(rows[order], *rest)
+    widest = max(part.values.shape[1] for part in filled)
+    values = np.concatenate([_widened(part.values, widest) for part in filled])[order]
+    counts = np.concatenate([part.counts for part in filled])[order]
+    labels = np.concatenate([part.labels for part in filled])[order]
+    return Scores(rows[order], values, counts, labels)
+
+
+def _widened(values: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=-np.inf)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from gradus.core.errors import UserError
-from gradus.evaluation.metrics import classification_metrics, language_metrics
+from gradus.evaluation.metrics import classification_metrics, language_metrics, number_metrics
 
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """Scripts, by the first word of a character's Unicode name, that put no spaces between words."""
@@ -33,7 +34,6 @@ def classification_floors(
     without spaces, such as Chinese. It gives 81.2 % on the dev rows of SST-2 and 81.9 % on its test rows.
     Raises UserError where train or the rows to score are empty.
     """
-    from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.naive_bayes import MultinomialNB
 
     if not len(train_texts):
@@ -43,10 +43,7 @@ def classification_floors(
     index = {name: number for number, name in enumerate(names)}
     truth = np.array([index[label] for label in labels], dtype=np.int64)
     majority = index[max(sorted(counts), key=lambda label: counts[label])]
-    if without_spaces(train_texts):
-        words = CountVectorizer(analyzer="char", ngram_range=(1, 2))
-    else:
-        words = CountVectorizer(token_pattern=WORDS)
+    words = _vectoriser(train_texts)
     guesses = {"majority": np.full(len(truth), majority)}
     try:
         features = words.fit_transform(train_texts)
@@ -56,6 +53,74 @@ def classification_floors(
         model = MultinomialNB().fit(features, [index[label] for label in train_labels])
         guesses["naive_bayes"] = model.predict(words.transform(texts)) if len(truth) else truth
     return {name: classification_metrics(truth, guess, None, names) for name, guess in guesses.items()}
+
+
+def number_floors(
+    train_pairs: Sequence[Sequence[str]],
+    train_numbers: Sequence[float],
+    pairs: Sequence[Sequence[str]],
+    numbers: Sequence[float],
+) -> dict[str, dict[str, float]]:
+    """Scores of `mean` and, where rows have two texts, `word_overlap` on (`pairs`, `numbers`).
+
+    The mean of train has no correlation with anything. Word overlap is the Jaccard index of the two texts'
+    words (or characters and their pairs), put on the scale of the numbers by a straight line fitted on train.
+    """
+    truth, known = np.asarray(numbers, np.float64), np.asarray(train_numbers, np.float64)
+    guesses = {"mean": np.full(len(truth), known.mean())}
+    if all(len(texts) == 2 for texts in train_pairs):
+        analyse = _analyser([text for texts in train_pairs for text in texts])
+        train, own = (
+            np.array([_jaccard(analyse(first), analyse(second)) for first, second in some])
+            for some in (train_pairs, pairs)
+        )
+        slope, level = np.polyfit(train, known, 1) if np.ptp(train) else (0.0, known.mean())
+        guesses["word_overlap"] = slope * own + level
+    return {name: number_metrics(truth, guess) for name, guess in guesses.items()}
+
+
+def choice_floors(
+    train_right: Sequence[int],
+    contexts: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    right: Sequence[int],
+) -> dict[str, dict[str, float]]:
+    """Accuracies of `chance` (expected), `majority` (the place that is right most often in train, where a row
+    has it, else the last) and `word_overlap` (the answer with the largest share of its words in the context;
+    the first among equals)."""
+    truth = np.asarray(right, np.int64)
+    counts = Counter(train_right)
+    usual = max(sorted(counts), key=lambda place: counts[place])
+    analyse = _analyser(contexts)
+    overlap = []
+    for context, choices in zip(contexts, answers):
+        words = analyse(context)
+        shares = [len(own & words) / max(len(own), 1) for own in map(analyse, choices)]
+        overlap.append(int(np.argmax(shares)))
+    places = np.array([min(usual, len(choices) - 1) for choices in answers])
+    return {
+        "chance": {"accuracy": float(np.mean([1 / len(choices) for choices in answers]))},
+        "majority": {"accuracy": float((places == truth).mean())},
+        "word_overlap": {"accuracy": float((np.array(overlap) == truth).mean())},
+    }
+
+
+def _analyser(texts: Sequence[str]) -> Callable[[str], set[str]]:
+    """Text -> its different words; characters and pairs of them where the texts have no spaces."""
+    analyse = _vectoriser(texts).build_analyzer()
+    return lambda text: set(analyse(text))
+
+
+def _vectoriser(texts: Sequence[str]) -> Any:
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    if without_spaces(texts):
+        return CountVectorizer(analyzer="char", ngram_range=(1, 2))
+    return CountVectorizer(token_pattern=WORDS)
+
+
+def _jaccard(first: set[str], second: set[str]) -> float:
+    return len(first & second) / max(len(first | second), 1)
 
 
 def unigram_floor(

@@ -17,12 +17,25 @@ LARGER_IS_BETTER: dict[str, bool] = {
     "accuracy": True,
     "macro_f1": True,
     "matthews": True,
+    "pearson": True,
+    "spearman": True,
     "calibration_error": False,
     "loss": False,
     "perplexity": False,
     "bits_per_byte": False,
 }
 """Every metric that a recipe may name, in the order in which tables show them."""
+
+METRICS: dict[str, set[str]] = {
+    "tokens": {"loss", "perplexity", "bits_per_byte"},
+    "classes": {"accuracy", "macro_f1", "matthews", "calibration_error", "loss"},
+    "number": {"pearson", "spearman", "loss"},
+    "choices": {"accuracy", "loss"},
+}
+"""What an objective's predictions are (`Objective.measure`) -> the metrics they have."""
+
+MAIN_METRIC = {"tokens": "loss", "classes": "accuracy", "number": "pearson", "choices": "accuracy"}
+"""The metric that speaks for a stage unless its `stop` names another."""
 
 CALIBRATION_BINS = 15
 """As in Guo et al. 2017, section 2 and table 1."""
@@ -70,6 +83,30 @@ def classification_metrics(
             truth == guess, np.asarray(probabilities)[np.arange(len(guess)), guess]
         )
     return scores
+
+
+def number_metrics(
+    truth: Sequence[float] | np.ndarray, predicted: Sequence[float] | np.ndarray
+) -> dict[str, float]:
+    """`pearson` and `spearman` correlation of R numbers and R predictions (0 where either is constant), and
+    `loss`, the mean squared error. Raises UserError without rows."""
+    from scipy.stats import rankdata
+
+    a, b = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
+    if not len(a):
+        raise UserError("there are no rows to score")
+    return {
+        "pearson": correlation(a, b),
+        "spearman": correlation(rankdata(a), rankdata(b)),
+        "loss": float(((a - b) ** 2).mean()),
+    }
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r of two rows of numbers; 0 where either is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 0 else 0.0
 
 
 def per_class(

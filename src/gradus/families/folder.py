@@ -7,11 +7,12 @@ is ever executed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pydantic import ValidationError
@@ -22,15 +23,19 @@ from torch import Tensor
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.core.storage import MANIFEST, digest_file, read_json, write_json
-from gradus.families import FAMILIES
+from gradus.families import FAMILIES, Task
 from gradus.nn.transformer import Transformer
 
 CARD, CONFIG, WEIGHTS = "gradus.json", "config.json", "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OWN_TYPE = "gradus"
 """`model_type` of a model that Hugging Face's code for its family cannot hold."""
-FOREIGN_HEAD = "classification"
-"""The name of the head of a folder that Gradus did not write."""
+FOREIGN_HEADS: dict[Task, str] = {
+    "classes": "classification",
+    "number": "regression",
+    "choices": "multiple_choice",
+}
+"""What the head is called in a folder that Gradus did not write."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class Stored:
 class ModelFolder:
     """A model folder whose names, shapes and digests have been checked.
 
-    `labels` are a classifier's, in order; `card` is gradus.json, None in a folder that Gradus did not write;
-    `dropped` are the file's tensors that are no weights of the model.
+    `labels` are a classifier's, in order; `task` is what its head answers, None where it has no head; `card`
+    is gradus.json, None in a folder that Gradus did not write; `dropped` are the file's tensors that are no
+    weights of the model.
     """
 
     path: Path
@@ -57,6 +63,7 @@ class ModelFolder:
     card: dict[str, Any] | None
     stored: dict[str, Stored]
     dropped: tuple[str, ...] = ()
+    task: Task | None = None
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -86,23 +93,30 @@ def write_folder(
     save_tokenizer: Callable[[Path], None],
     labels: Sequence[str] | None = None,
     pad_id: int | None = None,
+    task: Task | None = None,
 ) -> None:
     """Fills `path` with a model folder. Call it inside `core.storage.new_folder`, so that it is whole or
     not there.
 
-    `tensors` are the transformer's under our names and those of heads as `heads.NAME.score.weight`;
-    `labels` name the classes of the one head, in order. Raises ValueError where a tensor is missing or
-    misshapen.
+    `tensors` are the transformer's under our names and those of heads as `heads.NAME.score.weight` (and
+    `.bias`); `task` is what the one head answers, classes unless given; `labels` name its classes, in
+    order. Raises ValueError where a tensor is missing or misshapen.
     """
     heads = sorted({name.split(".")[1] for name in tensors if name.startswith("heads.")})
     _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, config)
     family = FAMILIES[config.family]
+    task = (task or "classes") if heads else None
+    bias = any(name.endswith(".score.bias") for name in tensors)
+    if task == "classes" and labels is None:
+        labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
     content: dict[str, Any]
-    if family.expressible(config, heads) is None:
-        content = family.to_config_json(config, labels if heads else None, pad_id)
-        named = family.to_names(tensors)
+    if family.expressible(config, heads) is None and (task is None or family.obstacle(task, bias) is None):
+        content = family.to_config_json(config, labels, pad_id, task)
+        named = family.to_names(tensors, task)
     else:
         content = {"model_type": OWN_TYPE, "model": config.plain()}
+        if task is not None:
+            content["task"] = task
         if labels is not None:
             content["id2label"] = {str(index): label for index, label in enumerate(labels)}
         named = dict(tensors)
@@ -135,8 +149,10 @@ def read_folder(path: Path) -> ModelFolder:
     labels = _labels(content)
     present = _tensors(path)
     kind = content.get("model_type")
+    task: Task | None
     if kind == OWN_TYPE:
         config = _own_config(content, path / CONFIG)
+        task = _own_task(content, present, path / CONFIG)
         stored = {name: Stored(file, name, False, shape) for name, (file, shape) in present.items()}
         dropped: tuple[str, ...] = ()
     else:
@@ -147,10 +163,13 @@ def read_folder(path: Path) -> ModelFolder:
                 text=kind, hint=nearest(str(kind), [*types, OWN_TYPE]),
             )  # fmt: skip
         config = types[kind].from_config_json(content, path / CONFIG)
-        stored, dropped = _translated(types[kind].from_name, present, _head_name(card), config, path)
-    _check_stored(stored, config, labels, path)
-    has_head = any(name.startswith("heads.") for name in stored)
-    return ModelFolder(path, config, labels if has_head else None, card, stored, dropped)
+        task = types[kind].task_of(
+            content, {name: shape for name, (_, shape) in present.items()}, path / CONFIG
+        )
+        stored, dropped = _translated(types[kind].from_name, present, _head_name(card, task), config, path)
+    labels = labels if task == "classes" else None
+    _check_stored(stored, config, task, labels, path)
+    return ModelFolder(path, config, labels, card, stored, dropped, task)
 
 
 def _translated(
@@ -173,17 +192,17 @@ def _translated(
         ours, transposed = found
         ours = f"heads.{head}.{ours}" if ours.startswith("score.") else ours
         stored[ours] = Stored(file, name, transposed, shape[::-1] if transposed else shape)
-    copy = stored.get("unembedding.weight")
-    if config.tie_embeddings and copy is not None:
-        _check_copy(copy, stored.get("embedding.tokens.weight"), path)
-        dropped.append(stored.pop("unembedding.weight").name)
+    if config.tie_embeddings and "unembedding.weight" in stored:
+        copy = stored.pop("unembedding.weight")
+        original = stored.setdefault("embedding.tokens.weight", copy)  # a tie may be kept under either name
+        if original is not copy:
+            _check_copy(copy, original, path)
+            dropped.append(copy.name)
     return stored, tuple(dropped)
 
 
-def _check_copy(copy: Stored, original: Stored | None, path: Path) -> None:
+def _check_copy(copy: Stored, original: Stored, path: Path) -> None:
     """A second copy of tied weights may go only where it is one."""
-    if original is None:
-        return
     with _open(copy.file) as first, _open(original.file) as second:
         if not torch.equal(first.get_tensor(copy.name), second.get_tensor(original.name)):
             raise UserError(
@@ -193,7 +212,11 @@ def _check_copy(copy: Stored, original: Stored | None, path: Path) -> None:
 
 
 def _check_stored(
-    stored: Mapping[str, Stored], config: ModelConfig, labels: list[str] | None, path: Path
+    stored: Mapping[str, Stored],
+    config: ModelConfig,
+    task: Task | None,
+    labels: list[str] | None,
+    path: Path,
 ) -> None:
     wanted = shapes(config)
     for name, shape in wanted.items():
@@ -206,16 +229,31 @@ def _check_stored(
                 hint=f"{CONFIG} and weights do not belong together",
             )  # fmt: skip
     for name, place in stored.items():
-        if name in wanted:
-            continue
-        if not name.startswith("heads."):
-            raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
-        if labels is not None and place.shape[0] != len(labels):
-            raise UserError(
-                f"the head has {place.shape[0]} rows for {len(labels)} labels",
-                file=place.file,
-                text=place.name,
-            )
+        if name not in wanted:
+            _check_head(name, place, config.width, task, labels)
+    _check_bias(stored, task)
+
+
+def _check_head(name: str, place: Stored, width: int, task: Task | None, labels: list[str] | None) -> None:
+    if not re.fullmatch(r"heads\.[^.]+\.score\.(weight|bias)", name):
+        raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
+    if labels is not None and place.shape[0] != len(labels):
+        problem = f"the head has {place.shape[0]} rows for {len(labels)} labels"
+        raise UserError(problem, file=place.file, text=place.name)
+    rows = place.shape[0] if task == "classes" else 1
+    shape = (rows, width) if name.endswith(".weight") else (rows,)
+    if place.shape != shape:
+        problem = f"the head has shape {_shape(place.shape)}, not {_shape(shape)}"
+        raise UserError(problem, file=place.file, text=place.name)
+
+
+def _check_bias(stored: Mapping[str, Stored], task: Task | None) -> None:
+    """The linear layer of choices has a bias, here as in Hugging Face's class."""
+    weight = next((name for name in stored if name.endswith(".score.weight")), None)
+    if task == "choices" and weight is not None and f"{weight.removesuffix('weight')}bias" not in stored:
+        place = stored[weight]
+        lacking = f"{place.name.removesuffix('weight')}bias"
+        raise UserError("the weights lack a tensor", file=place.file, text=lacking)
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -233,8 +271,19 @@ def _own_config(content: Mapping[str, Any], file: Path) -> ModelConfig:
         raise UserError(f"this is no model config: {first['msg']}", file=file, field=where) from None
 
 
-def _head_name(card: Mapping[str, Any] | None) -> str:
-    return next(iter((card or {}).get("heads") or ()), FOREIGN_HEAD)
+def _own_task(content: Mapping[str, Any], present: Mapping[str, Any], file: Path) -> Task | None:
+    if not any(name.startswith("heads.") for name in present):
+        return None
+    task = content.get("task", "classes")
+    if task not in get_args(Task):
+        hint = nearest(str(task), get_args(Task))
+        raise UserError("there is no such task", file=file, field="task", text=task, hint=hint)
+    found: Task = task
+    return found
+
+
+def _head_name(card: Mapping[str, Any] | None, task: Task | None) -> str:
+    return next(iter((card or {}).get("heads") or ()), FOREIGN_HEADS[task or "classes"])
 
 
 def _labels(content: Mapping[str, Any]) -> list[str] | None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
+from gradus.families.heads import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,18 @@ _INNER = {
     "feed_forward.down": "mlp.c_proj",
     "feed_forward_norm": "ln_2",
 }
+_HEADS: dict[Task, str] = {
+    "classes": "score",
+    "number": "score",
+    "choices": "multiple_choice_head.summary",
+}
+_SUMMARY: dict[str, Any] = {
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "summary_activation": None,
+    "summary_proj_to_labels": True,
+}
+"""How the double-headed class reads the extract token: a linear layer with one output, and nothing else."""
 _THEIR_OUTER = {theirs: ours for ours, theirs in _OUTER.items()}
 _THEIR_INNER = {theirs: ours for ours, theirs in _INNER.items()}
 _OUR_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)")
@@ -66,8 +79,19 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     return None
 
 
-def to_config_json(config: ModelConfig, labels: Sequence[str] | None, pad_id: int | None) -> dict[str, Any]:
-    """`config.json` as OpenAIGPTConfig reads it; with `labels` (in order) that of a sequence classifier."""
+def obstacle(task: Task, bias: bool) -> str | None:
+    """Why those classes cannot hold a head for this task, with or without a bias; None where they can."""
+    if bias == (task == "choices"):
+        return None
+    return f"its GPT-1 has a linear layer {'without' if bias else 'with'} bias there"
+
+
+def to_config_json(
+    config: ModelConfig, labels: Sequence[str] | None, pad_id: int | None, task: Task | None = None
+) -> dict[str, Any]:
+    """`config.json` as OpenAIGPTConfig reads it: that of a sequence classifier with `labels` (in order), of
+    its regression, or of the double-headed class.
+    """
     content: dict[str, Any] = {
         "model_type": MODEL_TYPE,
         "architectures": ["OpenAIGPTLMHeadModel"],
@@ -87,12 +111,39 @@ def to_config_json(config: ModelConfig, labels: Sequence[str] | None, pad_id: in
     }
     if pad_id is not None:
         content["pad_token_id"] = pad_id
-    if labels is not None:
+    if task == "choices":
+        return content | _SUMMARY | {"architectures": ["OpenAIGPTDoubleHeadsModel"]}
+    if task is not None:
         content["architectures"] = ["OpenAIGPTForSequenceClassification"]
-        content["problem_type"] = "single_label_classification"
-        content["id2label"] = {str(index): label for index, label in enumerate(labels)}
-        content["label2id"] = {label: index for index, label in enumerate(labels)}
+        content["problem_type"] = "regression" if task == "number" else "single_label_classification"
+        names = ["LABEL_0"] if task == "number" else labels or ()
+        content["id2label"] = {str(index): label for index, label in enumerate(names)}
+        content["label2id"] = {label: index for index, label in enumerate(names)}
     return content
+
+
+def task_of(content: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], file: Path) -> Task | None:
+    """What the head among tensors of these names and shapes answers, None where there is none.
+
+    As `OpenAIGPTForSequenceClassification` has it, one output without a `problem_type` is a number. Raises
+    UserError for several labels or numbers a row, and for a summary of choices that is no linear layer on
+    the last token.
+    """
+    rows = {name.removeprefix("transformer."): shape[0] for name, shape in shapes.items() if shape}
+    if "multiple_choice_head.summary.weight" in rows:
+        for key, usual in _SUMMARY.items():
+            given = content.get(key, usual)
+            if given != usual and (key, given) != ("summary_type", "last"):
+                hint = f"only {usual!r} is"
+                raise UserError("this head is not supported", file=file, field=key, text=given, hint=hint)
+        return "choices"
+    if "score.weight" not in rows:
+        return None
+    kind = content.get("problem_type")
+    if kind == "multi_label_classification" or (kind == "regression" and rows["score.weight"] > 1):
+        hint = "one label or number a row is"
+        raise UserError("this head is not supported", file=file, field="problem_type", text=kind, hint=hint)
+    return "number" if kind == "regression" or (kind is None and rows["score.weight"] == 1) else "classes"
 
 
 def from_config_json(content: Mapping[str, Any], file: Path) -> ModelConfig:
@@ -129,12 +180,13 @@ def from_config_json(content: Mapping[str, Any], file: Path) -> ModelConfig:
         raise UserError(f"these numbers make no model: {first['msg']}", file=file, field=where) from None
 
 
-def to_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under Hugging Face's names; the one head `heads.NAME.score` becomes `score`."""
+def to_names(tensors: Mapping[str, Tensor], task: Task | None = None) -> dict[str, Tensor]:
+    """Our tensors under Hugging Face's names; the one head `heads.NAME.score` becomes `score`, or the summary
+    of choices."""
     renamed = {}
     for name, tensor in tensors.items():
         if name.startswith("heads."):
-            renamed[name.split(".", 2)[2]] = tensor
+            renamed[f"{_HEADS[task or 'classes']}.{name.rsplit('.', 1)[1]}"] = tensor
             continue
         block = _OUR_BLOCK.fullmatch(name)
         if block:
@@ -149,16 +201,17 @@ def to_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_name(name: str) -> tuple[str, bool] | None:
     """Our name of one of theirs, and whether its matrix is transposed.
 
-    `score.weight` keeps its name and `lm_head.weight` is `unembedding.weight`. None for what is no weight
-    of the model: the causal masks of old files and the summary head of the double-headed class. Raises
-    KeyError for a name that the family does not have.
+    The head is `score`, that of the double-headed class, too, and `lm_head.weight` is `unembedding.weight`.
+    None for what is no weight of the model: the causal masks of old files. Raises KeyError for a name that
+    the family does not have.
     """
     bare = name.removeprefix("transformer.")
-    if bare == "score.weight":
-        return bare, False
     if bare == "lm_head.weight":
         return "unembedding.weight", False
-    if re.fullmatch(r"h\.\d+\.attn\.bias", bare) or bare.startswith("multiple_choice_head."):
+    head, _, kind = bare.rpartition(".")
+    if head in _HEADS.values() and (kind == "weight" or head != "score"):
+        return f"score.{kind}", False
+    if re.fullmatch(r"h\.\d+\.attn\.bias", bare):
         return None
     block = _THEIR_BLOCK.fullmatch(bare)
     if block:

@@ -8,17 +8,29 @@ from torch import Tensor, nn
 from gradus.nn.layers import Dropout, Linear
 
 
-class ClassificationHead(nn.Module):
-    """One score a class: states [M, D] -> logits [M, K] in the precision of the weights (fp32 or better).
+class LinearHead(nn.Module):
+    """K scores a state: [J, D] -> [J, K] in the precision of the weights (fp32 or better).
 
-    Dropout 0.1 on the state (GPT-1 section 4.1) and a linear layer `score` without bias, as Hugging Face
-    keeps it.
+    Dropout 0.1 on the state (GPT-1 section 4.1) and a linear layer `score`. K is the number of classes, 1 for
+    a number or for the one logit of a choice.
     """
 
-    def __init__(self, width: int, classes: int, dropout: float = 0.1, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        width: int,
+        outputs: int,
+        dropout: float = 0.1,
+        bias: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         self.dropout = Dropout(dropout)
-        self.score = Linear(width, classes, bias=False, dtype=dtype)
+        self.score = Linear(width, outputs, bias=bias, dtype=dtype)
 
-    def forward(self, states: Tensor) -> Tensor:
-        return self.score(self.dropout(states.to(self.score.weight.dtype)))
+    def forward(self, states: Tensor, owner: Tensor | None = None) -> Tensor:
+        """Where `owner` [J] is given, states of one owner share one dropout mask."""
+        states = states.to(self.score.weight.dtype)
+        if owner is None or not self.training or not self.dropout.struck:
+            return self.score(self.dropout(states))
+        mask = self.dropout(states.new_ones(int(owner[-1]) + 1 if len(owner) else 0, states.shape[1]))
+        return self.score(states * mask.index_select(0, owner))

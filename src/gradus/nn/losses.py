@@ -24,6 +24,13 @@ def cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
     return (losses * weight.to(precision)).sum()
 
 
+def squared_error_sum(predicted: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """The sum of weight [M] times the squared difference of predicted [M] and value [M]; 0 for M = 0."""
+    precision = torch.promote_types(predicted.dtype, torch.float32)
+    difference = predicted.to(precision) - value.to(precision)
+    return (difference * difference * weight.to(precision)).sum()
+
+
 def linear_cross_entropy(
     states: Tensor, weight: Tensor, value: Tensor, weight_of: Tensor, chunk: int | None = None
 ) -> Tensor:

@@ -5,10 +5,24 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gradus.objectives.base import Objective, Task
+from gradus.objectives.base import Measure, Objective, Task
 from gradus.objectives.causal_lm import CausalLMConfig
 from gradus.objectives.classification import ClassificationConfig
+from gradus.objectives.multiple_choice import MultipleChoiceConfig
+from gradus.objectives.regression import RegressionConfig
 
-ObjectiveConfig = Annotated[CausalLMConfig | ClassificationConfig, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[
+    CausalLMConfig | ClassificationConfig | RegressionConfig | MultipleChoiceConfig,
+    Field(discriminator="kind"),
+]
 
-__all__ = ["CausalLMConfig", "ClassificationConfig", "Objective", "ObjectiveConfig", "Task"]
+__all__ = [
+    "CausalLMConfig",
+    "ClassificationConfig",
+    "Measure",
+    "MultipleChoiceConfig",
+    "Objective",
+    "ObjectiveConfig",
+    "RegressionConfig",
+    "Task",
+]

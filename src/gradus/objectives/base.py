@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.model import ModelConfig
 from gradus.nn.transformer import Transformer
+
+Measure = Literal["tokens", "classes", "number", "choices"]
+"""What an objective predicts: tokens of a text, the class of a row, its number, or which of its answers is
+right."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Task:
     labels: tuple[str, ...] = ()
     class_weights: tuple[float, ...] | None = None
     """What a row of each class weighs; 1 unless given."""
+    range: tuple[float, float] | None = None
+    """The least and the largest number that train has seen."""
+    special: tuple[int, ...] = ()
+    """The ids of the tokens that play a role."""
 
 
 class Objective(ABC):
@@ -39,7 +48,7 @@ class Objective(ABC):
     """w_k of the sum."""
     head_name: str | None = None
     """The head it reads; None where the transformer's own output embedding is enough."""
-    measure: Literal["tokens", "classes"]
+    measure: Measure
     """What its predictions are, and so which metrics they have."""
 
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
@@ -48,7 +57,7 @@ class Objective(ABC):
 
     @abstractmethod
     def targets(self, example: Example) -> ExampleTargets:
-        """What it scores in one example: positions [M] from its first token, values [M], weights [M]."""
+        """What it scores in one example: positions from its first token, values, weights."""
 
     def make_head(self) -> nn.Module | None:
         """A new head, or None."""
@@ -65,9 +74,31 @@ class Objective(ABC):
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        """One line a target, float32: nats [M] for tokens, logits [M, K] for classes."""
+        """One line a target, float32: nats [M] for tokens, logits [M, K] for classes, numbers [M, 1], and
+        for choices the logits [M, K] of the K answers that the row with most of them has, -inf beyond."""
 
 
 def select(states: Tensor, targets: Targets) -> Tensor:
-    """The scored states [M, D]: only these reach a head."""
+    """The scored states [J, D]: only these reach a head."""
     return states.index_select(0, targets.index)
+
+
+def added(states: Tensor, targets: Targets) -> Tensor:
+    """One state a target [M, D]: where a target has several, their sum (GPT-1 section 3.3, similarity)."""
+    chosen = select(states, targets)
+    if targets.owner is None:
+        return chosen
+    wide = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+    return wide.new_zeros(len(targets.value), wide.shape[1]).index_add(0, targets.owner, wide)
+
+
+def ends(example: Example) -> np.ndarray:
+    """The last position of each sequence, where its extract token stands."""
+    return np.cumsum([len(sequence) for sequence in example.sequences]) - 1
+
+
+def one_target(example: Example, value: np.ndarray, weight: float) -> ExampleTargets:
+    """A row with one target, which reads the ends of all its sequences."""
+    index = ends(example)
+    owner = np.zeros(len(index), np.int64) if len(index) > 1 else None
+    return ExampleTargets(index, value, np.array([weight]), owner)

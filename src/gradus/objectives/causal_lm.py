@@ -3,7 +3,7 @@ auxiliary loss of equation 5, with weight 0.5 there."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,18 +14,26 @@ from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.likelihood import token_nats
 from gradus.nn.losses import linear_cross_entropy
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import Objective, Task, select
+from gradus.objectives.base import Measure, Objective, Task, select
 
 
 class CausalLMConfig(Config):
     """`{kind: causal_lm}` for pre-training, `{kind: causal_lm, weight: 0.5}` beside a task."""
 
+    measure: ClassVar[Measure] = "tokens"
+
     kind: Literal["causal_lm"] = "causal_lm"
     weight: float = Field(1.0, ge=0)
     """Its share of the summed loss; GPT-1's auxiliary loss has 0.5 (section 4.1)."""
+    average: Literal["token", "row"] = "token"
+    """The mean over the tokens of the step, or over those of a sequence and then over sequences, as OpenAI's
+    release does: a token then weighs 1 / length, and a short row as much as a long one."""
+    scored: Literal["all", "special"] = "all"
+    """All tokens, or only those that play a role (start, delimiter, extract, end): a reading of some
+    retellings."""
 
     def build(self, task: Task) -> CausalLM:
-        return CausalLM(self.weight)
+        return CausalLM(self, task)
 
 
 class CausalLM(Objective):
@@ -35,18 +43,22 @@ class CausalLM(Objective):
     name = "causal_lm"
     measure = "tokens"
 
-    def __init__(self, weight: float):
-        self.weight = weight
+    def __init__(self, config: CausalLMConfig, task: Task):
+        self.weight, self._by_row = config.weight, config.average == "row"
+        self._special = np.array(task.special) if config.scored == "special" else None
 
     def targets(self, example: Example) -> ExampleTargets:
-        index, value, start = [], [], 0
+        parts, start = [], 0
         for sequence in example.sequences:
             following = [] if example.following is None else [example.following]
-            value.append(np.concatenate([sequence[1:], following]).astype(np.int64))
-            index.append(np.arange(start, start + len(value[-1])))
+            value = np.concatenate([sequence[1:], following]).astype(np.int64)
+            index = np.arange(start, start + len(value))
+            if self._special is not None:
+                special = np.isin(value, self._special)
+                index, value = index[special], value[special]
+            parts.append((index, value, np.full(len(value), 1 / max(len(value), 1) if self._by_row else 1.0)))
             start += len(sequence)
-        values = np.concatenate(value)
-        return ExampleTargets(np.concatenate(index), values, np.ones(len(values)))
+        return ExampleTargets(*(np.concatenate(column) for column in zip(*parts)))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

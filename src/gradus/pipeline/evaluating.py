@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradus.core.errors import UserError, nearest
-from gradus.data.paths import BUILTIN
+from gradus.data.hub import HubName
+from gradus.data.paths import BUILTIN, HUB
 from gradus.data.reader_options import Reader, ReaderOptions
 from gradus.data.rows import RowsData, row_splits
 from gradus.data.shards import token_store
@@ -30,9 +31,9 @@ def evaluate_file(
 ) -> dict[str, float]:
     """The metrics of the model's own task, as its training reports them, and the counts they rest on.
 
-    `data` is a file, a glob, a list of them or builtin:NAME; only the last has splits, and `split` chooses
-    one. Rows need the label's column. A language model reads text, tokenised into a temporary folder, in
-    the windows of its training; where its tokenizer has no token for `end`, each document is scored alone,
+    `data` is a file, a glob, a list of them, builtin:NAME or hub:NAME; the last two have splits, and `split`
+    chooses one. Rows need the label's column. A language model reads text, tokenised into a temporary folder,
+    in the windows of its training; where its tokenizer has no token for `end`, each document is scored alone,
     without it. Raises UserError for data that cannot be read, or holds nothing to score.
     """
     entries = [str(data)] if isinstance(data, str | Path) else list(data)
@@ -44,10 +45,12 @@ def evaluate_file(
     splits: dict[str, Any] = {TRAIN: entries}
     if name.startswith(BUILTIN) and len(entries) == 1:
         splits = {TRAIN: name, split: name}
+    elif name.startswith(HUB) and len(entries) == 1:
+        splits, split = {TRAIN: str(HubName.of(name, split))}, TRAIN
     else:
         split = TRAIN
     try:
-        if model.labels or model.reading.format is not None:
+        if model.task is not None or model.reading.format is not None:
             return _evaluate_rows(model, splits, split, model.reading.options(name, reader))
         return _evaluate_text(model, splits, split)
     except UserError as error:
@@ -89,5 +92,5 @@ def _metrics(model: Model, source: Source, size: int | None) -> dict[str, float]
     learner, world = model.opened.learner, World(device=model.opened.device)
     with torch.inference_mode():
         found = score(learner, source, world, model.opened.budget)
-    main = model.taught("classes" if model.labels else "tokens")
+    main = model.task or model.taught("tokens")
     return summarise_all(learner.objectives, found, main, model.labels, size)

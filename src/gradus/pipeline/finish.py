@@ -11,20 +11,20 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from gradus.core.storage import digest_json, new_folder, write_file, write_json
-from gradus.data.labels import label_text
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
-from gradus.evaluation.evaluator import Scores
-from gradus.evaluation.floors import classification_floors, unigram_floor
+from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import Sampling, generate
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
+from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.opening import never_said, row_template
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
@@ -41,8 +41,10 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     for split in ("dev", "test"):
         if split in prepared.splits:
             results[split], scores = run.final_metrics(learner, split)
-            if prepared.labels is not None and run.world.first:
-                _write_predictions(run, split, scores[prepared.main])
+            if prepared.answers is not None and run.world.first:
+                lines = prediction_lines(prepared, prepared.splits[split], scores[prepared.main])
+                _write_lines(run.folder / f"predictions-{split}.jsonl", lines)
+    answered = run.final_probes(learner)
     run.world.barrier()
     if not run.world.first:
         run.world.barrier()
@@ -51,7 +53,7 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     model = run.folder / "model"
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
-    record = _record(run, results, _samples(prepared, learner))
+    record = _record(run, results, _samples(prepared, learner)) | {"zero_shot": answered}
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
@@ -70,6 +72,7 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         card(prepared),
         lambda path: tokenizer.save(path, template, prepared.model.context),
         labels=list(prepared.labels.names) if prepared.labels else None,
+        task=None if prepared.answers is None else prepared.node.stage.measure,
         pad_id=tokenizer.role("pad") if tokenizer.has("pad") else None,
     )
 
@@ -86,6 +89,7 @@ def card(prepared: Prepared) -> dict[str, Any]:
         "objectives": [objective.plain() for objective in stage.objectives],
         "heads": heads_of(prepared),
         "labels": list(prepared.labels.names) if prepared.labels else None,
+        "range": prepared.range,
     }
     if isinstance(data, TextData):
         text = data.plain()
@@ -93,36 +97,19 @@ def card(prepared: Prepared) -> dict[str, Any]:
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain()}
 
 
-def _write_predictions(run: StageRun, split: str, scores: Scores) -> None:
-    prepared = run.prepared
-    assert prepared.labels is not None
-    data, names = prepared.node.stage.data, prepared.labels.names
-    assert isinstance(data, RowsData)
-    rows, probabilities = prepared.splits[split].rows, scores.probabilities
-    lines = []
-    for place, row in enumerate(rows):
-        predicted, label = int(scores.values[place].argmax()), int(scores.labels[place])
-        line = {
-            "row": row.index, "file": row.file, "line": row.line,
-            "text": "\n".join(row.fields[field] for field in data.format.fields),
-            "label": names[label], "predicted": names[predicted], "correct": predicted == label,
-            "probabilities": dict(zip(names, probabilities[place].tolist())),
-        }  # fmt: skip
-        lines.append(json.dumps(line, ensure_ascii=False))
-    write_file(run.folder / f"predictions-{split}.jsonl", "\n".join(lines) + "\n")
+def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    write_file(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _write_skipped(run: StageRun) -> None:
     """skipped.jsonl: the bad rows that were left out, one object a row; no file where there was none."""
     lines = [
-        json.dumps(
-            {"split": name, "file": row.file, "line": row.line, "problem": row.problem}, ensure_ascii=False
-        )
+        {"split": name, "file": row.file, "line": row.line, "problem": row.problem}
         for name, split in run.prepared.splits.items()
         for row in split.skipped
     ]
     if lines:
-        write_file(run.folder / "skipped.jsonl", "\n".join(lines) + "\n")
+        _write_lines(run.folder / "skipped.jsonl", lines)
 
 
 def _known_floors(run: StageRun) -> dict[str, Any]:
@@ -134,27 +121,15 @@ def _known_floors(run: StageRun) -> dict[str, Any]:
 
 def _floors(prepared: Prepared) -> dict[str, Any]:
     """What learns nothing of language, on the same splits."""
-    others = {name: split for name, split in prepared.splits.items() if name != "train"}
-    train, data = prepared.splits["train"], prepared.node.stage.data
-    if prepared.labels is not None and isinstance(data, RowsData):
-        known = (_texts(train, data), _label_names(train, data))
-        return {name: classification_floors(*known, _texts(split, data), _label_names(split, data))
-                for name, split in others.items()}  # fmt: skip
+    if prepared.answers is not None:
+        return row_floors(prepared)
+    train = prepared.splits["train"]
     if train.store is None:
         return {}
-    counts = _token_counts(train, prepared.tokenizer.size)
     size = prepared.tokenizer.size
+    counts = _token_counts(train, size)
     return {name: {"unigram": unigram_floor(counts, _token_counts(split, size), split.counts["bytes"])}
-            for name, split in others.items()}  # fmt: skip
-
-
-def _texts(split: Split, data: RowsData) -> list[str]:
-    return ["\n".join(row.fields[field] for field in data.format.fields) for row in split.rows]
-
-
-def _label_names(split: Split, data: RowsData) -> list[str]:
-    assert data.format.label is not None
-    return [label_text(row, data.format.label) for row in split.rows]
+            for name, split in prepared.splits.items() if name != "train"}  # fmt: skip
 
 
 def _token_counts(split: Split, size: int) -> np.ndarray:

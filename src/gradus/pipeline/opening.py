@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from gradus.core.config import Config
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
-from gradus.data.formats import Format, Pair, Single
-from gradus.data.paths import Encoding
+from gradus.data.formats import Format
+from gradus.data.paths import HUB, Encoding
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.rows import STANDARD_INPUT, RowsData
 from gradus.data.text import Separator, TextData
@@ -26,7 +26,14 @@ from gradus.distributed.precision import DTYPES, Precision, resolve
 from gradus.distributed.world import choose_device
 from gradus.families.folder import CARD, ModelFolder, read_folder
 from gradus.nn.transformer import Transformer
-from gradus.objectives import CausalLMConfig, ClassificationConfig, ObjectiveConfig, Task
+from gradus.objectives import (
+    CausalLMConfig,
+    ClassificationConfig,
+    MultipleChoiceConfig,
+    ObjectiveConfig,
+    RegressionConfig,
+    Task,
+)
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.recipe import Recipe
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
@@ -63,12 +70,13 @@ class Reading(Config):
         return cls(windows=data.windows, encoding=data.encoding, documents=data.documents)
 
     def options(self, name: str, reader: Reader | None) -> ReaderOptions:
-        """The keys to read the rows called `name`: the stage's, with `reader` or a JSON suffix before its
-        own.
+        """The keys to read the rows called `name`: the stage's, with `reader` or a suffix of JSON or Parquet
+        before its own.
 
         Standard input has no suffix; where the stage names neither reader nor columns it is JSON Lines.
         """
-        known = reader or {"jsonl": "jsonl", "json": "json"}.get(SUFFIXES.get(Path(name).suffix.lower(), ""))
+        natural = "parquet" if name.startswith(HUB) else SUFFIXES.get(Path(name).suffix.lower())
+        known = reader or (natural if natural in ("jsonl", "json", "parquet") else None)
         own = self.reader
         if known is None and name == STANDARD_INPUT and own.reader is own.pattern is own.columns is None:
             known = "jsonl"
@@ -79,6 +87,10 @@ class Reading(Config):
             changes["pattern"] = None
         if known not in ("tsv", "csv"):
             changes |= {"columns": None, "header": None, "quotes": None}
+        if known not in ("jsonl", "json", "parquet"):
+            changes |= {"rows": None, "fields": {}}
+        if known == "parquet":
+            changes["encoding"] = "utf-8"
         return own.model_copy(update=changes)
 
 
@@ -86,8 +98,8 @@ class Reading(Config):
 class Opened:
     """A model folder and what is needed to use it.
 
-    `labels` are the K classes in the order of the logits, none for a language model; `roles` those that a
-    recipe adds to the tokenizer's own.
+    `labels` are the K classes in the order of the logits, none where it tells no classes apart; `roles` those
+    that a recipe adds to the tokenizer's own.
     """
 
     folder: ModelFolder
@@ -114,11 +126,13 @@ def open_folder(
     place, found = choose_device(device), read_folder(path)
     reading, given, roles = _of_recipe(recipe, stage)
     if found.card is None:
-        configs, name, labels = _taught_by_tensors(found, given)
+        configs, name, labels = taught_by_tensors(found, given)
+        seen = None
     else:
         configs, name, labels = _parsed(found, lambda card: _taught_by_card(card, path / CARD))
+        seen = _parsed(found, lambda card: TypeAdapter(Span).validate_python(card.get("range")))
         reading = reading or _parsed(found, Reading.of_card)
-    task = Task(found.config, name, labels)
+    task = Task(found.config, name, labels, range=seen)
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
     learner = Learner(transformer, [config.build(task) for config in configs])
@@ -150,6 +164,7 @@ def _of_recipe(
     return Reading.of_stage(data), data.labels if isinstance(data, RowsData) else None, roles
 
 
+Span = tuple[float, float] | None
 Taught = tuple[list[ObjectiveConfig], str, tuple[str, ...]]
 """Objectives, the name of their head, and the labels."""
 
@@ -165,17 +180,23 @@ def _taught_by_card(card: Mapping[str, Any], file: Path) -> Taught:
     return configs, str(card["stage"]), labels
 
 
-def _taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught:
+def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught:
     """What a folder of Hugging Face was trained for: classes where it has a head, else to predict text."""
-    head = next((name for name in found.stored if name.startswith("heads.")), None)
+    head = next((name for name in found.stored if name.endswith(".score.weight")), None)
     if head is None:
         return [CausalLMConfig()], "", ()
+    name = head.split(".")[1]
+    if found.task == "choices":
+        return [MultipleChoiceConfig()], name, ()
+    bias = f"heads.{name}.score.bias" in found.stored
+    if found.task == "number":
+        return [RegressionConfig(bias=bias)], name, ()
     classes = found.stored[head].shape[0]
     names = tuple(given or found.labels or (f"LABEL_{index}" for index in range(classes)))
     if len(names) != classes:
         problem = f"the stage names {len(names)} labels, the model has {classes} classes"
         raise UserError(problem, file=found.path, text=", ".join(names))
-    return [ClassificationConfig()], head.split(".")[1], names
+    return [ClassificationConfig(bias=bias)], name, names
 
 
 def _parsed(found: ModelFolder, read: Callable[[Mapping[str, Any]], T]) -> T:
@@ -190,7 +211,7 @@ def _parsed(found: ModelFolder, read: Callable[[Mapping[str, Any]], T]) -> T:
         raise UserError(first["msg"], file=found.path / CARD, field=field or None) from None
 
 
-def row_template(form: Single | Pair) -> Template:
+def row_template(form: Format) -> Template:
     """How special tokens stand around one text and around two, for tools that know nothing of our formats."""
     between = ["delimiter"] if "delimiter" in form.roles else []
     return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]

@@ -39,11 +39,10 @@ def patched_recipes(file: RecipeFile) -> Iterator[Patched]:
 
 
 def _repeated(recipe: Recipe) -> frozenset[str]:
-    """The stages repeated for every seed: the first with rows (or the one named), and all that come from
+    """The stages repeated for every seed: the first with rows (or those named), and all that come from
     them."""
-    if recipe.seeds.start is not None:
-        starts = {recipe.seeds.start}
-    else:
+    starts = set(recipe.seeds.starts)
+    if not starts:
         starts = {name for name, stage in recipe.stages.items() if isinstance(stage.data, RowsData)}
     for name in recipe.order():
         if recipe.stages[name].parent in starts:

@@ -13,18 +13,20 @@ import numpy as np
 from gradus.core.duration import Quantity
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
-from gradus.data.formats import RowEncoder
-from gradus.data.labels import Labels
+from gradus.data.encoding import Answers, RowEncoder
+from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, Skipped
-from gradus.data.rows import RowsData
+from gradus.data.rows import RowsData, RowSource
 from gradus.data.shards import TokenStore
 from gradus.data.sources import Rows, Source, Windows
 from gradus.data.text import TextData
-from gradus.evaluation.metrics import LARGER_IS_BETTER
+from gradus.evaluation.metrics import METRICS
+from gradus.evaluation.zero_shot import Probe
 from gradus.families.folder import ModelFolder, read_folder
-from gradus.objectives import ClassificationConfig, Objective, Task
+from gradus.objectives import Objective, Task
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
+from gradus.pipeline.probing import make_probes
 from gradus.tokenizers import Tokenizer
 
 
@@ -48,17 +50,43 @@ class Prepared:
     node: Node
     tokenizer: Tokenizer
     model: ModelConfig
-    labels: Labels | None
+    answers: Answers | None
+    """What the labels of its rows mean."""
     splits: dict[str, Split]
+    probes: Sequence[Probe] = ()
+    """What is asked of it zero-shot."""
 
     @property
     def train(self) -> Source:
         return self.splits["train"].source
 
+    @property
+    def labels(self) -> Labels | None:
+        """The classes, where it tells classes apart."""
+        return self.answers if isinstance(self.answers, Labels) else None
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the largest number of train, where it predicts numbers."""
+        return (self.answers.low, self.answers.high) if isinstance(self.answers, Numbers) else None
+
+    @property
+    def encoder(self) -> RowEncoder:
+        """What makes tokens of its rows."""
+        data = self.node.stage.data
+        assert isinstance(data, RowsData), "running text has no rows"
+        return RowEncoder(data.format, self.tokenizer, self.model.context, self.answers, data.long)
+
     @cached_property
     def objectives(self) -> list[Objective]:
-        names = self.labels.names if self.labels else ()
-        task = Task(self.model, self.node.name, names, self._class_weights())
+        task = Task(
+            self.model,
+            self.node.name,
+            self.labels.names if self.labels else (),
+            self._class_weights(),
+            self.range,
+            tuple(sorted({self.tokenizer.role(name) for name in self.tokenizer.roles})),
+        )
         return [config.build(task) for config in self.node.stage.objectives]
 
     def _class_weights(self) -> tuple[float, ...] | None:
@@ -75,8 +103,8 @@ class Prepared:
 
     @property
     def main(self) -> int:
-        """The place of the objective that the stage is judged by: the classes where there are any."""
-        return next((at for at, one in enumerate(self.objectives) if one.measure == "classes"), 0)
+        """The place of the objective that the stage is judged by: the row's label where there is one."""
+        return next((at for at, one in enumerate(self.objectives) if one.measure != "tokens"), 0)
 
     @cached_property
     def batch(self) -> int:
@@ -132,16 +160,16 @@ def prepare(node: Node, material: Material) -> Prepared:
     roles = _roles(node)
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
-    labels = None
+    answers = None
     if isinstance(data, TextData):
         splits = {name: _text_split(source, data, tokenizer, model, material)
                   for name, source in material.texts(data).items()}  # fmt: skip
     else:
-        labels = _labels(node, data, material)
-        splits = {
-            name: _row_split(name, data, tokenizer, model, labels, material) for name in material.rows(data)
-        }
-    prepared = Prepared(node, tokenizer, model, labels, splits)
+        answers = _answers(node, data, material)
+        encoder = RowEncoder(data.format, tokenizer, model.context, answers, data.long)
+        splits = {name: _row_split(source, encoder) for name, source in material.rows(data).items()}
+    probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
+    prepared = Prepared(node, tokenizer, model, answers, splits, probes)
     _check_metric(prepared)
     return prepared
 
@@ -195,38 +223,36 @@ def _text_split(
     return Split(windows, store=store, counts=counts)
 
 
-def _labels(node: Node, data: RowsData, material: Material) -> Labels | None:
-    classes = any(isinstance(objective, ClassificationConfig) for objective in node.stage.objectives)
-    if not classes:
+def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
+    """What the label means: the stage's objective says so, and train says which labels there are."""
+    measure = node.stage.measure
+    if measure == "tokens":
         return None
     if data.format.label is None:
         raise UserError(
-            "classification needs to know the column with the label",
+            "the objective needs to know the column with the label",
             field=f"stages.{node.name}.data.format.label",
             hint="add `label: COLUMN`",
         )
-    return Labels.of(material.rows(data)["train"].rows, data.format.label, data.labels)
+    if measure == "choices":
+        return Choices()
+    rows = material.rows(data)["train"].rows
+    if measure == "number":
+        return Numbers.of(rows, data.format.label)
+    return Labels.of(rows, data.format.label, data.labels)
 
 
-def _row_split(
-    name: str,
-    data: RowsData,
-    tokenizer: Tokenizer,
-    model: ModelConfig,
-    labels: Labels | None,
-    material: Material,
-) -> Split:
-    source = material.rows(data)[name]
-    encoder = RowEncoder(data.format, tokenizer, model.context, labels, data.long)
+def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
     examples = encoder.encode(source.rows)
     cut = [example.truncated for example in examples if example.truncated]
     counts: dict[str, Any] = {
         "rows": len(examples), "tokens": sum(example.tokens for example in examples), "bytes": None,
         "truncated_rows": len(cut), "truncated_tokens": sum(cut), "skipped_rows": len(source.skipped),
     }  # fmt: skip
-    if labels is not None:
-        found = np.bincount([int(example.label or 0) for example in examples], minlength=len(labels.names))
-        counts["labels"] = dict(zip(labels.names, found.tolist()))
+    if isinstance(encoder.answers, Labels):
+        names = encoder.answers.names
+        found = np.bincount([int(example.label or 0) for example in examples], minlength=len(names))
+        counts["labels"] = dict(zip(names, found.tolist()))
     return Split(
         Rows(examples, [f"{row.file}:{row.line}" for row in source.rows]),
         rows=source.rows,
@@ -239,11 +265,9 @@ def _check_metric(prepared: Prepared) -> None:
     stop = prepared.node.stage.stop
     if stop is None or stop.metric is None:
         return
-    language = {"loss", "perplexity", "bits_per_byte"}
-    if prepared.objectives[prepared.main].measure == "classes":
-        legal = set(LARGER_IS_BETTER) - language | {"loss"}
-    else:  # rows do not say how many bytes of them were scored
-        legal = language - ({"bits_per_byte"} if prepared.node.kind == "rows" else set())
+    legal = METRICS[prepared.objectives[prepared.main].measure]
+    if prepared.node.kind == "rows":  # rows do not say how many bytes of them were scored
+        legal = legal - {"bits_per_byte"}
     if stop.metric not in legal:
         raise UserError(
             "this stage reports no such metric",

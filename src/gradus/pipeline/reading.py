@@ -158,7 +158,8 @@ def _line_of_patch(source: str, path: str, lines: Lines) -> int | None:
 def _set(
     values: dict[str, Any], path: list[str], value: Any, whole: str, source: str, file: Path | None
 ) -> dict[str, Any]:
-    """A copy of `values` with the value at `path` replaced; a list is replaced whole."""
+    """A copy of `values` with the value at `path` replaced; a list is replaced whole, and a stage or variant
+    that becomes null is not there any more."""
     head, *rest = path
     if not rest:
         return {**values, head: value}
@@ -171,4 +172,6 @@ def _set(
         raise UserError(
             "there is no such stage", file=file, field=source, text=rest[0], hint=nearest(rest[0], inner)
         )
+    if value is None and len(rest) == 1 and head in ("stages", "variants"):
+        return {**values, head: {name: part for name, part in inner.items() if name != rest[0]}}
     return {**values, head: _set(inner, rest, value, whole, source, file)}

@@ -15,8 +15,10 @@ from gradus.core.model import ModelConfig
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.distributed.precision import Precision
+from gradus.evaluation.metrics import MAIN_METRIC
+from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.families import preset
-from gradus.objectives import ClassificationConfig, ObjectiveConfig
+from gradus.objectives import Measure, ObjectiveConfig
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.tokenizers import BytePairTokenizer, TokenizerConfig
@@ -130,6 +132,9 @@ class Stage(Config):
     """Which weights leave the stage; best where `stop` is given, else last."""
     stop: Stop | None = None
     save: Save = Save()
+    zero_shot: dict[str, ZeroShotConfig] = {}
+    """Name -> rows that the language model answers without being taught to, at every evaluation (GPT-1,
+    section 5)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -153,8 +158,8 @@ class Stage(Config):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         rows = isinstance(self.data, RowsData)
-        if not rows and any(isinstance(objective, ClassificationConfig) for objective in self.objectives):
-            raise wrong("objectives", "the objective classification needs data of kind rows, with labels")
+        self._task_fits()
+        self._probes_fit()
         kinds = [objective.kind for objective in self.objectives]
         if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
             raise wrong("objectives", "this objective stands there twice", twice)
@@ -177,27 +182,64 @@ class Stage(Config):
             )
         return self
 
+    def _task_fits(self) -> None:
+        """Raises for an objective that these rows cannot serve, and for two that read the same label."""
+        tasks = [one.kind for one in self.objectives if one.measure != "tokens"]
+        if not isinstance(self.data, RowsData):
+            if tasks:
+                problem = f"the objective {tasks[0]} needs data of kind rows, with labels"
+                raise wrong("objectives", problem)
+            return
+        if len(set(tasks)) > 1:
+            raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
+        choice, form = "multiple_choice", self.data.format.kind
+        if tasks and (form == choice) != (choice in tasks):
+            hint = f"rows of {choice} have the objective {choice}, all others another"
+            raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
+        for key in ("labels", "weights"):
+            if getattr(self.data, key) is not None and "classification" not in tasks:
+                raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")
+
+    def _probes_fit(self) -> None:
+        """Raises for a name that is none, and where nothing predicts text."""
+        for name in self.zero_shot:
+            if not STAGE_NAME.fullmatch(name):
+                raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
+        if self.zero_shot and all(one.measure != "tokens" for one in self.objectives):
+            problem, hint = (
+                "a stage that does not learn to predict text cannot be asked",
+                "add {kind: causal_lm}",
+            )
+            raise wrong("zero_shot", problem, None, hint)
+
     @property
     def parent(self) -> str | None:
         """The name of the stage it starts from."""
         return self.start if isinstance(self.start, str) and self.start != SCRATCH else None
 
     @property
+    def measure(self) -> Measure:
+        """What it is judged by: the labels of its rows where an objective reads them, else its tokens."""
+        return next((one.measure for one in self.objectives if one.measure != "tokens"), "tokens")
+
+    @property
     def metric(self) -> str:
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
-        if any(isinstance(objective, ClassificationConfig) for objective in self.objectives):
-            return "accuracy"
-        return "loss" if isinstance(self.data, RowsData) else "bits_per_byte"
+        return MAIN_METRIC[self.measure] if isinstance(self.data, RowsData) else "bits_per_byte"
 
 
 class Seeds(Config):
     """How many times the journey is repeated, and from which stage on."""
 
     count: int = Field(1, ge=1)
-    start: str | None = Field(None, alias="from")
-    """The first stage with rows unless given."""
+    start: str | list[str] = Field([], alias="from")
+    """A stage or several; the first with rows unless given."""
+
+    @property
+    def starts(self) -> list[str]:
+        return [self.start] if isinstance(self.start, str) else self.start
 
 
 class Recipe(Config):
@@ -269,7 +311,7 @@ class Recipe(Config):
                     nearest(stage.parent, legal),
                 )
         self.order()
-        if self.seeds.start is not None and self.seeds.start not in self.stages:
-            start = self.seeds.start
-            raise wrong("seeds.from", "there is no such stage", start, nearest(start, self.stages))
+        for start in self.seeds.starts:
+            if start not in self.stages:
+                raise wrong("seeds.from", "there is no such stage", start, nearest(start, self.stages))
         return self

@@ -6,6 +6,7 @@ Shapes: T tokens, V vocabulary, K classes.
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -24,9 +25,10 @@ from pydantic import ValidationError
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import Example, ragged
 from gradus.core.storage import sync
+from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
-from gradus.data.formats import RowEncoder, Single
-from gradus.data.labels import Labels
+from gradus.data.formats import Single
+from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.reader_options import Reader
 from gradus.data.readers import Row, renamed
 from gradus.data.rows import STANDARD_INPUT, stream_rows
@@ -35,7 +37,8 @@ from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score
 from gradus.evaluation.generate import Sampling, generate
-from gradus.objectives import Objective
+from gradus.objectives import Measure, Objective
+from gradus.pipeline.answers import told
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.opening import Opened, Reading, never_said, open_folder, row_template
 from gradus.pipeline.recipe import Recipe
@@ -48,10 +51,11 @@ ROWS_AT_ONCE = 64
 
 
 class Answer(NamedTuple):
-    """A row, the logits [K] of its classes, and how many of its tokens did not fit the context."""
+    """A row, its scores [K] (of its classes, of its answers, or one number), and how many of its tokens did
+    not fit the context."""
 
     row: Row
-    logits: np.ndarray
+    scores: np.ndarray
     truncated: int
 
 
@@ -92,19 +96,21 @@ class Model:
     def predict(self, rows: Iterable[Mapping[str, Any] | str]) -> Iterator[dict[str, Any]]:
         """For every row, in order: {"label", "probabilities", "scores", "truncated"}.
 
-        Probabilities and scores (logits) stand by label, `truncated` counts the tokens that did not fit. A
+        Probabilities and scores (logits) stand by label; `truncated` counts the tokens that did not fit. For
+        a model of numbers the label is one and stands alone; for multiple choice it is the answer's text,
+        "index" its place, and probabilities and scores are lists in the order of the row's answers. A
         row is a mapping with the columns of the model's format, or its text where the format is `single`.
         Rows are drawn as they are needed, so there may be any number of them. Raises UserError for a
         language model, a folder that does not say how rows are read, and a row without a column that is
         wanted.
         """
-        self.taught("classes")
+        self.judge()
         named = (self._row(index, row) for index, row in enumerate(rows))
         return (self.told(answer) for answer in self.answers(named))
 
     def answers(self, rows: Iterable[Row]) -> Iterator[Answer]:
-        """The logits of every row, in order, holding few of them at a time."""
-        objective = self.taught("classes")
+        """The scores of every row, in order, holding few of them at a time."""
+        objective = self.judge()
         encoder, alone = self.row_encoder, _asked_for(self.opened.learner, objective)
         rows = iter(rows)
         while chunk := list(islice(rows, ROWS_AT_ONCE)):
@@ -112,9 +118,10 @@ class Model:
             for examples in cut(encoder.encode(chunk, labelled=False), self.opened.budget):
                 with torch.inference_mode():
                     batch = alone.prepare(examples).to(self.opened.device)
-                    logits = _finite(alone.predict(batch)[0].double().numpy())
-                for example, scores in zip(examples, logits):
-                    yield Answer(next(named), scores, example.truncated)
+                    found = alone.predict(batch)[0].double().numpy()
+                for example, scores in zip(examples, found):
+                    own = len(example.sequences) if objective.measure == "choices" else len(scores)
+                    yield Answer(next(named), _finite(scores[:own]), example.truncated)
 
     def score(self, texts: Sequence[str]) -> list[tuple[float, int]]:
         """(log-likelihood in nats, predicted tokens) of each text.
@@ -137,22 +144,21 @@ class Model:
         return [(-float(nat) if count else 0.0, int(count)) for nat, count in zip(nats, counts)]
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """One float32 array for each list of token ids: [T, V], or [K] where the model has classes.
+        """One float32 array for each list of token ids: [T, V], or [K] where the model has a task's head.
 
-        Classes are scored at the last token. The ids are taken as they are (`tokenizer` puts a row's
-        special tokens around its text). Raises UserError for an empty list, one longer than the context and
-        an id beyond the vocabulary.
+        K is the number of classes, 1 for a number or a choice; they are scored at the last token. The ids are
+        taken as they are (`tokenizer` puts a row's special tokens around its text). Raises UserError for an
+        empty list, one longer than the context and an id beyond the vocabulary.
         """
         examples = [Example(row, (self._checked(ids, row),)) for row, ids in enumerate(sequences)]
-        classes = next((one for one in self.opened.learner.objectives if one.measure == "classes"), None)
         found: list[np.ndarray] = []
         for part in cut(examples, self.opened.budget):
             with torch.inference_mode():
                 source = ragged([example.sequences[0] for example in part])
                 states = self.opened.learner.transformer(source.to(self.opened.device))
-                if classes is not None and classes.head_name is not None:
+                if self.task is not None and self.task.head_name is not None:
                     last = torch.from_numpy(source.offsets[1:] - 1).to(states.device)
-                    scores = self.opened.learner.heads[classes.head_name](states.index_select(0, last))
+                    scores = self.opened.learner.heads[self.task.head_name](states.index_select(0, last))
                     found += list(scores.float().cpu().numpy())
                     continue
                 weight = self.opened.learner.transformer.output_weight.to(states.dtype)
@@ -180,24 +186,36 @@ class Model:
     def tokens(self) -> Tokenizer:
         """Our tokenizer of the folder. Raises UserError where there is none or it is not the model's."""
         found = Tokenizer.load(self.opened.folder.path)
-        found = Tokenizer(found.inner, {**found.roles, **self.opened.roles}) if self.opened.roles else found
+        if self.opened.roles:
+            roles = {**found.roles, **self.opened.roles}
+            found = Tokenizer(found.inner, roles, found.pre_tokenization)
         rows = self.opened.folder.config.vocab_size or 0
         if found.size > rows:
             problem = f"the tokenizer has {found.size} tokens, the model's embedding {rows} rows"
             raise UserError(problem, file=self.opened.folder.path, hint="they do not belong together")
         return found
 
-    def taught(self, measure: Literal["tokens", "classes"]) -> Objective:
-        """The objective that predicts tokens, or classes. Raises UserError where there is none."""
+    @property
+    def task(self) -> Objective | None:
+        """The objective that answers rows; None for a language model."""
+        return next((one for one in self.opened.learner.objectives if one.measure != "tokens"), None)
+
+    def judge(self) -> Objective:
+        """The objective that answers rows. Raises UserError where there is none."""
+        if self.task is None:
+            raise self._unfit("this model answers no rows: it is a language model", "generate")
+        return self.task
+
+    def taught(self, measure: Measure) -> Objective:
+        """The objective that predicts tokens, say. Raises UserError where there is none."""
         for objective in self.opened.learner.objectives:
             if objective.measure == measure:
                 return objective
-        if measure == "classes":
-            problem, fits = "this model has no classes: it is a language model", "generate"
-        else:
-            problem, fits = "this model was not taught to predict text", "predict"
+        raise self._unfit("this model was not taught to predict text", "predict")
+
+    def _unfit(self, problem: str, fits: str) -> UserError:
         hint = f"`gradus {fits}` and `gradus evaluate` fit it"
-        raise UserError(problem, file=self.opened.folder.path, hint=hint)
+        return UserError(problem, file=self.opened.folder.path, hint=hint)
 
     @cached_property
     def row_encoder(self) -> RowEncoder:
@@ -207,9 +225,13 @@ class Model:
             raise UserError(
                 "the folder does not say how rows are read", file=self.opened.folder.path, hint=hint
             )
-        labels = Labels(self.labels) if self.labels else None
-        context = self.opened.folder.config.context
-        return RowEncoder(self.reading.format, self.tokens, context, labels, self.reading.long)
+        context, measure = self.opened.folder.config.context, self.task.measure if self.task else "tokens"
+        answers: Answers | None = Labels(self.labels) if measure == "classes" else None
+        if measure == "number":
+            answers = Numbers(-math.inf, math.inf)
+        elif measure == "choices":
+            answers = Choices()
+        return RowEncoder(self.reading.format, self.tokens, context, answers, self.reading.long)
 
     def _row(self, index: int, row: Mapping[str, Any] | str) -> Row:
         """A row as the readers would give it: every value as text, null as a missing column."""
@@ -230,13 +252,8 @@ class Model:
 
     def told(self, answer: Answer) -> dict[str, Any]:
         """An answer as `predict` gives it."""
-        odds = np.exp(answer.logits - answer.logits.max())
-        return {
-            "label": self.labels[int(answer.logits.argmax())],
-            "probabilities": dict(zip(self.labels, (odds / odds.sum()).tolist())),
-            "scores": dict(zip(self.labels, answer.logits.tolist())),
-            "truncated": answer.truncated,
-        }
+        said = told(self.judge().measure, self.labels, answer.row, answer.scores, self.row_encoder)
+        return {**said, "truncated": answer.truncated}
 
     def _checked(self, ids: Sequence[int], row: int) -> np.ndarray:
         tokens = np.array(ids) if all(np.isscalar(token) for token in ids) else np.zeros(0)
@@ -273,23 +290,22 @@ def predict_file(
 ) -> dict[str, int]:
     """Predicts every row of a file into JSON Lines, one object a row, in order.
 
-    "-" is standard input or output. An object holds `row`, `file`, `line`, the predicted `label`, its logit
-    as `score`, all `scores` and `probabilities` by label, and the `truncated` tokens. Rows are read as in
+    "-" is standard input or output. An object holds `row`, `file`, `line` and what `Model.predict` says of
+    the row, `score` being its label's logit. Rows are read as in
     the model's training, but for `drop`; JSON files are read as such whatever it was, `reader` overrules
     both. The output appears whole or not at all. Returns the counts of `rows`, `truncated_rows` and
     `truncated_tokens`. Raises UserError for bad rows and paths.
     """
-    model.taught("classes")
+    model.judge()
     form = model.row_encoder.format
     absent = frozenset({form.label} if form.label else ())
     options = model.reading.options(str(input), reader)
     counts = {"rows": 0, "truncated_rows": 0, "truncated_tokens": 0}
     with _lines(output) as write:
         for answer in model.answers(stream_rows(options, input, absent)):
-            told, row = model.told(answer), answer.row
-            place = {"row": row.index, "file": row.file, "line": row.line}
-            mark = {"label": told["label"], "score": told["scores"][told["label"]]}
-            write(json.dumps({**place, **mark, **told}, ensure_ascii=False))
+            place = {"row": answer.row.index, "file": answer.row.file, "line": answer.row.line}
+            mark = {} if len(answer.scores) == 1 else {"score": float(answer.scores.max())}
+            write(json.dumps({**place, **mark, **model.told(answer)}, ensure_ascii=False))
             counts["rows"] += 1
             counts["truncated_rows"] += bool(answer.truncated)
             counts["truncated_tokens"] += answer.truncated

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import load_file, save_file
 
 from gradus.core.duration import Clock
@@ -25,11 +24,13 @@ from gradus.distributed.precision import DTYPES, resolve
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import Scores, score, summarise_all
 from gradus.evaluation.metrics import larger_is_better
+from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import Prepared
+from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
@@ -80,6 +81,7 @@ class StageRun:
         self.prepare_seconds = 0.0
         self.digests: dict[str, str] = {}
         self.stopped = "length"
+        self.probing = Probing(prepared.probes)
         self._last: tuple[int, dict[str, float], list[Scores]] | None = None
 
     def train(self) -> Learner:
@@ -192,7 +194,7 @@ class StageRun:
         steps, stage = trainer.feed.steps, self.node.stage
         report_every = max(1, min(steps // REPORTS, MOST_STEPS))
         evaluations = set()
-        if "dev" in self.prepared.splits:
+        if "dev" in self.prepared.splits or self.prepared.probes:
             evaluations = self.prepared.steps_of(self.prepared.evaluation_interval, steps)
         save_every = int(stage.save.every.amount) if stage.save.every.unit == "steps" else 0
 
@@ -209,6 +211,9 @@ class StageRun:
         return due
 
     def _evaluate(self, trainer: Trainer) -> None:
+        self._probe(trainer)
+        if "dev" not in self.prepared.splits:
+            return
         metrics, scores = self.metrics(trainer.learner, "dev")
         self._last = (trainer.clock.step, metrics, scores)
         line = {"kind": "evaluate", "step": trainer.clock.step, "split": "dev", "metrics": metrics,
@@ -219,6 +224,21 @@ class StageRun:
         if improved and self.node.stage.weights == "best" and self.world.first:
             with new_folder(self.checkpoints / "best") as temporary:
                 save_file(checkpoint.weights_of(trainer.learner), temporary / "model.safetensors")
+
+    def _probe(self, trainer: Trainer) -> None:
+        began, clock = time.perf_counter(), trainer.clock
+        for found in self.probing.at(clock.step, trainer.learner, self.world, self.budget):
+            epoch = clock.epoch(len(trainer.feed.source))
+            place = {"step": clock.step, "epoch": epoch, "tokens": clock.tokens}
+            self._note({"kind": "zero_shot", **place, **found})
+            self.context.told.say(f"{self.node.id}  step {clock.step}/{trainer.feed.steps}  {line(found)}")
+        self.seconds["evaluate"] += time.perf_counter() - began
+
+    def final_probes(self, learner: Learner) -> dict[str, dict[str, Any]]:
+        """What the weights that leave answer zero-shot: stage.json's record."""
+        now = self.trainer.clock.step
+        kept = self.node.stage.weights == "last" or self.stopping.best_step == now
+        return self.probing.final(now, kept, learner, self.world, self.budget)
 
     def metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
         """The metrics of a split, and the scores of every row.
@@ -305,7 +325,7 @@ class StageRun:
 
 def _require_finite(found: Scores, what: str, source: Source) -> None:
     """Raises NotFinite, naming rows, where a score is no number: finite weights can be too large to use."""
-    bad = found.rows[~np.isfinite(found.values).all(1)]
+    bad = found.rows[~found.sound]
     if len(bad):
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         places = ", ".join(source.where(int(row)) for row in bad[:3]) + more

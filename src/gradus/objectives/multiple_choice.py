@@ -1,0 +1,83 @@
+"""Choose the right one of a row's answers: one logit an answer, softmax over the answers of the row
+(Radford et al. 2018, section 3.3)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gradus.core.config import Config
+from gradus.core.example import Example, ExampleTargets, Targets
+from gradus.nn.heads import LinearHead
+from gradus.nn.losses import cross_entropy_sum
+from gradus.nn.transformer import Transformer
+from gradus.objectives.base import Measure, Objective, Task, ends, select
+
+
+class MultipleChoiceConfig(Config):
+    """`{kind: multiple_choice}`: rows may have different numbers of answers."""
+
+    measure: ClassVar[Measure] = "choices"
+
+    kind: Literal["multiple_choice"] = "multiple_choice"
+    weight: float = Field(1.0, ge=0)
+    """Its share of the summed loss."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """On the state before the linear layer (section 4.1)."""
+    dropout_mask: Literal["answer", "row"] = "answer"
+    """Every answer draws its own mask, or all answers of a row share one, as in OpenAI's release."""
+
+    def build(self, task: Task) -> MultipleChoice:
+        return MultipleChoice(self, task)
+
+
+class MultipleChoice(Objective):
+    """One target a row: which of its sequences, read at their extract tokens, is right. A row without a label
+    weighs nothing.
+
+    The linear layer has a bias, as in OpenAI's release and in Hugging Face's double-headed class; softmax
+    does not see it, so it stays what it was.
+    """
+
+    name = "multiple_choice"
+    measure = "choices"
+
+    def __init__(self, config: MultipleChoiceConfig, task: Task):
+        self.weight, self.head_name = config.weight, task.stage
+        self._width, self._dropout = task.model.width, config.dropout
+        self._shared = config.dropout_mask == "row"
+
+    def targets(self, example: Example) -> ExampleTargets:
+        weight = 0.0 if example.label is None else 1.0
+        owner = np.zeros(len(example.sequences), np.int64)
+        value = np.array([int(example.label or 0)], np.int64)
+        return ExampleTargets(ends(example), value, np.array([weight]), owner)
+
+    def make_head(self) -> nn.Module:
+        return LinearHead(self._width, 1, self._dropout, bias=True)
+
+    def loss(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        return cross_entropy_sum(self._logits(states, targets, head), targets.value, targets.weight)
+
+    def predict(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        return self._logits(states, targets, head).float()
+
+    def _logits(self, states: Tensor, targets: Targets, head: nn.Module | None) -> Tensor:
+        """[M, K], -inf where a row has fewer than K answers."""
+        assert head is not None and targets.owner is not None
+        owner = targets.owner
+        scores = head(select(states, targets), owner if self._shared else None)[:, 0]
+        counts = torch.bincount(owner, minlength=len(targets.value))
+        place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+        most = int(counts.max()) if len(counts) else 1
+        logits = scores.new_full((len(counts), most), -math.inf)
+        return logits.index_put((owner, place), scores)

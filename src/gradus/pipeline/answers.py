@@ -1,0 +1,111 @@
+"""What a model says of a row, in words: for `predict`, for the predictions of a stage, and beside the floors.
+
+Shapes: K classes, or answers of a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradus.data.encoding import RowEncoder
+from gradus.data.formats import MultipleChoice
+from gradus.data.labels import LabelledRow, label_text, number_of
+from gradus.data.rows import RowsData
+from gradus.evaluation.evaluator import Scores
+from gradus.evaluation.floors import choice_floors, classification_floors, number_floors
+from gradus.objectives import Measure
+from gradus.pipeline.prepare import Prepared, Split
+
+
+def told(
+    measure: Measure, labels: tuple[str, ...], row: LabelledRow, scores: np.ndarray, encoder: RowEncoder
+) -> dict[str, Any]:
+    """{"label", "probabilities", "scores"} of a row's scores [K].
+
+    Classes: the label's name, numbers by name. Choices: the answer's text and its "index", numbers in the
+    order of the answers. A number: "label" alone.
+    """
+    if measure == "number":
+        return {"label": float(scores[0])}
+    if measure == "choices":
+        assert isinstance(encoder.format, MultipleChoice)
+        answers = encoder.format.choices(row)
+        own = scores[: len(answers)]
+        best = int(own.argmax())
+        return {"label": answers[best], "index": best, "probabilities": _odds(own).tolist(),
+                "scores": own.tolist()}  # fmt: skip
+    return {
+        "label": labels[int(scores.argmax())],
+        "probabilities": dict(zip(labels, _odds(scores).tolist())),
+        "scores": dict(zip(labels, scores.tolist())),
+    }
+
+
+def prediction_lines(prepared: Prepared, split: Split, scores: Scores) -> list[dict[str, Any]]:
+    """What predictions-SPLIT.jsonl holds: every row with its label, what was predicted and how sure."""
+    measure = prepared.objectives[prepared.main].measure
+    encoder, names = prepared.encoder, prepared.labels.names if prepared.labels else ()
+    lines = []
+    for place, row in enumerate(split.rows):
+        answer = told(measure, names, row, scores.values[place], encoder)
+        line = {"row": row.index, "file": row.file, "line": row.line, "text": encoder.format.shown(row)}
+        truth = scores.labels[place]
+        if measure == "number":
+            line |= {"label": float(truth), "predicted": answer["label"],
+                     "error": answer["label"] - float(truth)}  # fmt: skip
+        else:
+            right = int(truth)
+            label = names[right] if measure == "classes" else _answers(prepared, row)[right]
+            line |= {"label": label, "predicted": answer["label"],
+                     "correct": int(scores.values[place].argmax()) == right,
+                     "probabilities": answer["probabilities"]}  # fmt: skip
+        lines.append(line)
+    return lines
+
+
+def row_floors(prepared: Prepared) -> dict[str, dict[str, dict[str, float]]]:
+    """Split -> floor -> metrics, for a stage that is judged by the labels of rows."""
+    data, train = prepared.node.stage.data, prepared.splits["train"]
+    assert isinstance(data, RowsData) and data.format.label is not None
+    form, field = data.format, data.format.label
+    others = {name: split for name, split in prepared.splits.items() if name != "train"}
+    measure = prepared.objectives[prepared.main].measure
+    if measure == "number":
+        known = ([_texts(form, row) for row in train.rows], [number_of(row, field) for row in train.rows])
+        return {
+            name: number_floors(*known, [_texts(form, row) for row in split.rows],
+                                [number_of(row, field) for row in split.rows])
+            for name, split in others.items()
+        }  # fmt: skip
+    if measure == "choices":
+        assert isinstance(form, MultipleChoice)
+        right = [form.right(row) for row in train.rows]
+        return {
+            name: choice_floors(right, [row.fields[form.context] for row in split.rows],
+                                [form.choices(row) for row in split.rows],
+                                [form.right(row) for row in split.rows])
+            for name, split in others.items()
+        }  # fmt: skip
+    texts = ([form.shown(row) for row in train.rows], [label_text(row, field) for row in train.rows])
+    return {
+        name: classification_floors(*texts, [form.shown(row) for row in split.rows],
+                                    [label_text(row, field) for row in split.rows])
+        for name, split in others.items()
+    }  # fmt: skip
+
+
+def _answers(prepared: Prepared, row: LabelledRow) -> list[str]:
+    form = prepared.encoder.format
+    assert isinstance(form, MultipleChoice)
+    return form.choices(row)
+
+
+def _texts(form: Any, row: LabelledRow) -> list[str]:
+    return [part.text for part in form.sequences(row)[0]]
+
+
+def _odds(scores: np.ndarray) -> np.ndarray:
+    shifted = np.exp(scores - scores.max())
+    return shifted / shifted.sum()
