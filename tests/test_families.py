@@ -162,12 +162,15 @@ def test_their_folder_comes_in_and_goes_out_with_the_same_bits(
 def test_what_theirs_cannot_hold_keeps_our_own_names(tmp_path: Path) -> None:
     for changes, why in (
         ({"norm": "before"}, "layer norm"),
-        ({"tie_embeddings": False}, "ties"),
+        ({"tie_embeddings": False}, "of its own"),
+        ({"body": "lstm", "units": 24}, "LSTM"),
+        ({"positions": "sinusoidal"}, "sinusoidal"),
+        ({"positions": "none"}, "learned positions"),
         ({"feed_forward": 48}, "feed-forward"),
         ({"activation": "gelu"}, "activations"),
     ):
         config = ModelConfig(**SHAPE, **changes)
-        assert why in str(gpt1.expressible(config))
+        assert why in str(gpt1.expressible(config, ["nli"]))
         tensors = written(tmp_path / "model", config, head="nli")
         folder = read_folder(tmp_path / "model")
         assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "gradus"
@@ -318,7 +321,7 @@ def test_writing_refuses_what_is_no_whole_model(tmp_path: Path) -> None:
 def test_presets_are_models_and_the_papers_size_is_right() -> None:
     for name in gpt1.PRESETS:
         config = ModelConfig.model_validate(preset(name) | {"vocab_size": 40478})
-        assert gpt1.expressible(config) is None
+        assert (gpt1.expressible(config) is None) == (config.body == "transformer")
     full = ModelConfig.model_validate(preset("gpt1") | {"vocab_size": 40478})
     assert full.parameters() == 116_534_784 and full.hidden == 3072
     smaller = ModelConfig.model_validate(preset("gpt1") | {"layers": 4, "width": 256, "heads": 4})

@@ -121,7 +121,7 @@ def test_too_small_or_no_text() -> None:
         adapter.validate_python({"kind": "bpe", "vocab_size": 262})
     smallest = adapter.validate_python({"kind": "bpe", "vocab_size": 263}).build(TEXTS)
     assert smallest.size == 263 and smallest.decode(ids(smallest, CHINESE)) == CHINESE
-    with pytest.raises(ValidationError, match="'bpe', 'char', 'pretrained'"):
+    with pytest.raises(ValidationError, match="'bpe', 'char', 'gpt1', 'pretrained'"):
         adapter.validate_python({"kind": "bbpe"})
     for kind in ({"kind": "bpe"}, {"kind": "char"}):
         for texts in ([], ["", ""]):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import ValidationError
@@ -93,7 +93,7 @@ def write_folder(
     save_tokenizer: Callable[[Path], None],
     labels: Sequence[str] | None = None,
     pad_id: int | None = None,
-    task: Task | None = None,
+    task: Task | Literal["tokens"] | None = None,
 ) -> None:
     """Fills `path` with a model folder. Call it inside `core.storage.new_folder`, so that it is whole or
     not there.
@@ -102,24 +102,8 @@ def write_folder(
     `.bias`); `task` is what the one head answers, classes unless given; `labels` name its classes, in
     order. Raises ValueError where a tensor is missing or misshapen.
     """
-    heads = sorted({name.split(".")[1] for name in tensors if name.startswith("heads.")})
     _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, config)
-    family = FAMILIES[config.family]
-    task = (task or "classes") if heads else None
-    bias = any(name.endswith(".score.bias") for name in tensors)
-    if task == "classes" and labels is None:
-        labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
-    content: dict[str, Any]
-    if family.expressible(config, heads) is None and (task is None or family.obstacle(task, bias) is None):
-        content = family.to_config_json(config, labels, pad_id, task)
-        named = family.to_names(tensors, task)
-    else:
-        content = {"model_type": OWN_TYPE, "model": config.plain()}
-        if task is not None:
-            content["task"] = task
-        if labels is not None:
-            content["id2label"] = {str(index): label for index, label in enumerate(labels)}
-        named = dict(tensors)
+    content, named = _form(config, tensors, None if task == "tokens" else task, labels, pad_id)
     path.mkdir(parents=True, exist_ok=True)
     own = {name: named[name].detach().to("cpu", torch.float32).contiguous() for name in sorted(named)}
     # One key of metadata: the library orders several at random, and equal models should be equal files.
@@ -127,6 +111,30 @@ def write_folder(
     write_json(path / CONFIG, content)
     write_json(path / CARD, dict(card))
     save_tokenizer(path)
+
+
+def _form(
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    task: Task | None,
+    labels: Sequence[str] | None,
+    pad_id: int | None,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and the tensors as they are named in the file: Hugging Face's where they can be."""
+    heads = sorted({name.split(".")[1] for name in tensors if name.startswith("heads.")})
+    task = (task or "classes") if heads else None
+    if task == "classes" and labels is None:
+        labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
+    family = FAMILIES[config.family]
+    bias = any(name.endswith(".score.bias") for name in tensors)
+    if family.expressible(config, heads) is None and (task is None or family.obstacle(task, bias) is None):
+        return family.to_config_json(config, labels, pad_id, task), family.to_names(tensors, task)
+    content: dict[str, Any] = {"model_type": OWN_TYPE, "model": config.plain()}
+    if task is not None:
+        content["task"] = task
+    if labels is not None:
+        content["id2label"] = {str(index): label for index, label in enumerate(labels)}
+    return content, dict(tensors)
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig) -> None:

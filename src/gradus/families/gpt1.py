@@ -25,6 +25,8 @@ MODEL_TYPE = "openai-gpt"
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's section 4.1: 117M parameters with its 40,478 tokens. The feed-forward is 4 x width: 3072.
     "gpt1": {"layers": 12, "width": 768, "heads": 12, "context": 512},
+    # Section 5 and table 5: "a single layer 2048 unit LSTM using the same framework".
+    "lstm": {"body": "lstm", "layers": 1, "units": 2048, "width": 768, "context": 512},
     # Pre-trains to useful states on a laptop's CPU in an hour: 3.2M parameters beside the vocabulary's.
     "gpt1-mini": {"layers": 4, "width": 256, "heads": 4, "context": 256},
     # For trying a recipe and for tests: 0.4M parameters beside the vocabulary's.
@@ -36,6 +38,7 @@ ACTIVATIONS = {"gelu_tanh": "gelu", "relu": "relu"}
 _THEIR_ACTIVATIONS = {"gelu": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu"}
 
 _OUTER = {"embedding.tokens": "tokens_embed", "embedding.positions": "positions_embed"}
+_UNEMBEDDING, _THEIR_UNEMBEDDING = "unembedding.weight", "lm_head.weight"
 _INNER = {
     "attention.query_key_value": "attn.c_attn",
     "attention.output": "attn.c_proj",
@@ -66,10 +69,14 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """Why Hugging Face's OpenAIGPT classes cannot hold this model with heads of these names; None where
     they can.
     """
+    if config.body != "transformer":
+        return "its GPT-1 is a transformer, not an LSTM"
+    if config.positions != "learned":
+        return f"its GPT-1 has learned positions, not {config.positions}"
     if config.norm != "after":
         return "its GPT-1 has layer norm after the residual sum only"
-    if not config.tie_embeddings:
-        return "its GPT-1 ties the output embedding"
+    if not config.tie_embeddings and heads:
+        return "its GPT-1 has no output embedding of its own beside a head"
     if config.hidden != 4 * config.width:
         return f"its GPT-1 has a feed-forward of 4 x width ({4 * config.width}), not {config.hidden}"
     if config.activation not in ACTIVATIONS:
@@ -106,9 +113,11 @@ def to_config_json(
         "embd_pdrop": config.dropout if config.embedding_dropout is None else config.embedding_dropout,
         "layer_norm_epsilon": config.norm_epsilon,
         "initializer_range": config.initial_deviation,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tie_embeddings,
         "dtype": "float32",
     }
+    if config.embedding_dropout_on != "sum":  # a key of ours, which theirs carry along
+        content["embedding_dropout_on"] = config.embedding_dropout_on
     if pad_id is not None:
         content["pad_token_id"] = pad_id
     if task == "choices":
@@ -168,6 +177,7 @@ def from_config_json(content: Mapping[str, Any], file: Path) -> ModelConfig:
         "dropout": dropout,
         "attention_dropout": None if attention == dropout else attention,
         "embedding_dropout": None if embedding == dropout else embedding,
+        "embedding_dropout_on": content.get("embedding_dropout_on", "sum"),
         "norm_epsilon": content.get("layer_norm_epsilon", 1e-5),
         "initial_deviation": content.get("initializer_range", 0.02),
         "tie_embeddings": content.get("tie_word_embeddings", True),
@@ -188,6 +198,9 @@ def to_names(tensors: Mapping[str, Tensor], task: Task | None = None) -> dict[st
         if name.startswith("heads."):
             renamed[f"{_HEADS[task or 'classes']}.{name.rsplit('.', 1)[1]}"] = tensor
             continue
+        if name == _UNEMBEDDING:
+            renamed[_THEIR_UNEMBEDDING] = tensor
+            continue
         block = _OUR_BLOCK.fullmatch(name)
         if block:
             theirs = f"transformer.h.{block[1]}.{_INNER[block[2]]}.{block[3]}"
@@ -206,8 +219,8 @@ def from_name(name: str) -> tuple[str, bool] | None:
     the family does not have.
     """
     bare = name.removeprefix("transformer.")
-    if bare == "lm_head.weight":
-        return "unembedding.weight", False
+    if bare == _THEIR_UNEMBEDDING:
+        return _UNEMBEDDING, False
     head, _, kind = bare.rpartition(".")
     if head in _HEADS.values() and (kind == "weight" or head != "score"):
         return f"score.{kind}", False

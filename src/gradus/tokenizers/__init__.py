@@ -7,6 +7,7 @@ from gradus.tokenizers.kinds import (
     PretrainedTokenizer,
     TokenizerConfig,
 )
+from gradus.tokenizers.release import GPT1Tokenizer
 from gradus.tokenizers.roles import ROLES, role_text
 from gradus.tokenizers.tokenizer import Tokenizer
 
@@ -14,6 +15,7 @@ __all__ = [
     "ROLES",
     "BytePairTokenizer",
     "CharacterTokenizer",
+    "GPT1Tokenizer",
     "PretrainedTokenizer",
     "Template",
     "Tokenizer",

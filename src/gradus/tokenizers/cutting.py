@@ -9,6 +9,10 @@ no alternative holds anything but white space before white space, so a word ends
 white space after it; and, contractions apart, none holds a letter after punctuation, so one ends between a
 Chinese punctuation mark and the ideograph after it. The match that begins there never looks back; the one
 that ends there looks ahead only if it is white space, which a piece never ends with.
+
+BERT's words, which GPT-1's tokenizer borrows, are simpler: its normaliser changes one character after the
+other (accents apart, which stand on neither white space nor ideographs), white space separates, and every
+ideograph is a word. So a word ends before each of these.
 """
 
 from __future__ import annotations
@@ -25,23 +29,34 @@ GPT2_CUTS = re.compile(
     r"(?<=[^\s\u180e])(?=[ \t\r\n])"  # U+180E was white space before Unicode 6.3: keep clear of the dispute
     r"|(?<=[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f\u300b\u300d\u300f\uff09\u201d])(?=[\u4e00-\u9fa5])"
 )
+BERT_CUTS = re.compile(r"(?s)(?<=.)(?=[ \t\r\n\u4e00-\u9fa5])")
 ANYWHERE = re.compile(r"(?s)(?<=.)(?=.)")
+BERT_NORMALIZER = {
+    "type": "BertNormalizer",
+    "clean_text": True,
+    "handle_chinese_chars": True,
+    "strip_accents": None,
+    "lowercase": True,
+}
 
 
 def harmless_cuts(tokenizer_json: str) -> re.Pattern[str] | None:
     """Where texts may be cut for this tokenizer: a pattern of empty matches, or None: nothing is proven.
 
     It is proven for byte-pair encoding without normaliser over GPT-2's regular expression, or over single
-    characters without merges. Tokens added to the vocabulary must be special: others are looked for in the
-    text itself.
+    characters without merges, and over the words of BERT. Tokens added to the vocabulary must be special:
+    others are looked for in the text itself.
     """
     parts: dict[str, Any] = json.loads(tokenizer_json)
     model = parts["model"]
-    if parts["normalizer"] is not None or model["type"] != "BPE" or model.get("dropout"):
+    if model["type"] != "BPE" or model.get("dropout"):
         return None
     if not all(token["special"] for token in parts["added_tokens"]):
         return None
     words = parts["pre_tokenizer"]
+    if parts["normalizer"] is not None:
+        known = parts["normalizer"] == BERT_NORMALIZER and words == {"type": "BertPreTokenizer"}
+        return BERT_CUTS if known else None
     if words is None:
         alone = not model["merges"] and not model["fuse_unk"] and not model["byte_fallback"]
         affixes = model["continuing_subword_prefix"] or model["end_of_word_suffix"]

@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from gradus.core.errors import UserError
 from gradus.core.storage import write_file, write_json
-from gradus.tokenizers.roles import check_roles, guess_roles
+from gradus.tokenizers.roles import WORD_END, check_roles, guess_roles
 
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 ROLES_KEY = "gradus_roles"
+WORDS_KEY = "gradus_pre_tokenization"
+PreTokenization = Literal["release"]
+"""How words are found where tokenizer.json does not say it all; see `standard`."""
 TEXTS = ("$A", "$B")
 """The first and the second text of a row in a template; every other word of it is a role."""
 
@@ -39,7 +42,15 @@ _NAMED = {
 }
 
 
-def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+class Read(NamedTuple):
+    """A tokenizer as it stood on disk."""
+
+    inner: tokenizers.Tokenizer
+    roles: dict[str, str]
+    pre_tokenization: PreTokenization | None
+
+
+def read_tokenizer(path: Path) -> Read:
     """The tokenizer of a folder or of a tokenizer.json, and its roles: as stored, else the usual ones.
 
     Raises UserError where the file is missing or broken.
@@ -53,16 +64,29 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     except Exception as error:  # the library raises bare Exception
         hint = f"a {TOKENIZER} as the tokenizers library writes it is wanted"
         raise UserError("cannot be read as a tokenizer", file=file, text=str(error), hint=hint) from None
-    stored = _stored_roles(file.with_name(CONFIG), inner.token_to_id)
-    return inner, guess_roles(inner.token_to_id) if stored is None else stored
+    stored, words = _stored(file.with_name(CONFIG), inner.token_to_id)
+    return Read(inner, _usual_roles(inner) if stored is None else stored, words)
 
 
-def _stored_roles(file: Path, token_to_id: Callable[[str], int | None]) -> dict[str, str] | None:
-    """The roles that we wrote into tokenizer_config.json, or None where somebody else wrote it or nobody."""
+def _usual_roles(inner: tokenizers.Tokenizer) -> dict[str, str]:
+    """What the texts of a foreign vocabulary tell; GPT-1's fills up with `<unk>`, token 0, as released."""
+    roles = guess_roles(inner.token_to_id)
+    released = getattr(inner.model, "end_of_word_suffix", None) == WORD_END
+    if released and "unknown" in roles and "pad" not in roles:
+        roles["pad"] = roles["unknown"]
+    return roles
+
+
+def _stored(
+    file: Path, token_to_id: Callable[[str], int | None]
+) -> tuple[dict[str, str] | None, PreTokenization | None]:
+    """Roles and pre-tokenisation that we wrote into tokenizer_config.json; None where somebody else wrote it
+    or nobody."""
     if not file.exists():
-        return None
+        return None, None
     try:
-        roles = json.loads(file.read_text(encoding="utf-8")).get(ROLES_KEY)
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        roles, words = settings.get(ROLES_KEY), settings.get(WORDS_KEY)
         roles = None if roles is None else check_roles(roles)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
@@ -72,7 +96,9 @@ def _stored_roles(file: Path, token_to_id: Callable[[str], int | None]) -> dict[
         if not isinstance(text, str) or token_to_id(text) is None:
             field = f"{ROLES_KEY}.{role}"
             raise UserError(f"no such token in {TOKENIZER} beside it", file=file, field=field, text=text)
-    return roles
+    if words not in (None, "release"):
+        raise UserError("there is no such way", file=file, field=WORDS_KEY, text=words, hint="release")
+    return roles, words
 
 
 def write_tokenizer(
@@ -81,6 +107,7 @@ def write_tokenizer(
     folder: Path,
     template: Template | None,
     context: int | None,
+    pre_tokenization: PreTokenization | None = None,
 ) -> None:
     """Writes both files into `folder`. `context` is the longest sequence the model takes, in tokens.
 
@@ -100,6 +127,7 @@ def write_tokenizer(
         "clean_up_tokenization_spaces": False,
         **({} if context is None else {"model_max_length": context}),
         ROLES_KEY: dict(roles),
+        **({} if pre_tokenization is None else {WORDS_KEY: pre_tokenization}),
     }
     write_json(folder / CONFIG, settings)
 

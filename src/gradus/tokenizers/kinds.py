@@ -1,4 +1,4 @@
-"""The kinds of tokenizer a recipe can name: byte-level BPE, single characters, or one that exists already.
+"""The kinds of tokenizer a recipe can name: byte-level BPE, single characters, GPT-1's, or one that exists.
 
 Each config builds its tokenizer from texts; the same texts give the same tokenizer.json, byte for byte.
 """
@@ -18,6 +18,7 @@ from gradus.core.config import Config
 from gradus.core.errors import UserError
 from gradus.tokenizers import cutting
 from gradus.tokenizers.files import read_tokenizer
+from gradus.tokenizers.release import GPT1Tokenizer
 from gradus.tokenizers.roles import ROLES, check_roles, role_text
 from gradus.tokenizers.tokenizer import Tokenizer
 
@@ -103,12 +104,12 @@ class PretrainedTokenizer(Config):
         """Loads it; a relative path counts from `root`. Raises UserError where the file is missing or broken,
         or holds no token of that text."""
         path = Path(self.path).expanduser()
-        inner, roles = read_tokenizer(path if root is None else root / path)
-        return Tokenizer(inner, roles | self.roles)
+        found = read_tokenizer(path if root is None else root / path)
+        return Tokenizer(found.inner, found.roles | self.roles, found.pre_tokenization)
 
 
 TokenizerConfig = Annotated[
-    BytePairTokenizer | CharacterTokenizer | PretrainedTokenizer, Field(discriminator="kind")
+    BytePairTokenizer | CharacterTokenizer | GPT1Tokenizer | PretrainedTokenizer, Field(discriminator="kind")
 ]
 
 

@@ -30,6 +30,12 @@ USUAL = {
 GPT-1 (`_start_`, `_delimiter_`, `_classify_`), BERT, GPT-2, RoBERTa and its kin."""
 
 
+WORD_END = "</w>"
+"""How words end in the vocabulary of GPT-1's release."""
+RELEASE = {"start": "_start_", "delimiter": "_delimiter_", "extract": "_classify_"}
+"""What its code adds behind that vocabulary before fine-tuning, in this order (train.py)."""
+
+
 def check_role(name: str) -> str:
     """Returns `name`. Raises ValueError where it is neither one of `ROLES` nor "sentinel i"."""
     if name not in ROLES and not _SENTINEL.fullmatch(name):

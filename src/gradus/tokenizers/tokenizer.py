@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -19,9 +19,9 @@ import tokenizers
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.storage import digest_json
-from gradus.tokenizers import cutting
-from gradus.tokenizers.files import Template, read_tokenizer, write_tokenizer
-from gradus.tokenizers.roles import check_role, check_roles, role_text
+from gradus.tokenizers import cutting, standard
+from gradus.tokenizers.files import PreTokenization, Template, read_tokenizer, write_tokenizer
+from gradus.tokenizers.roles import RELEASE, WORD_END, check_role, check_roles, role_text
 
 BATCH = 1 << 21
 """Characters encoded at once: enough for every thread, little enough that the library's lists stay small."""
@@ -40,11 +40,23 @@ _settle_threads()
 
 
 class Tokenizer:
-    """Immutable. `roles` maps a role ("start", "end", "sentinel 0") to the text of its token."""
+    """Immutable. `roles` maps a role ("start", "end", "sentinel 0") to the text of its token.
 
-    def __init__(self, inner: tokenizers.Tokenizer, roles: Mapping[str, str]):
-        """Takes over `inner`. Raises ValueError for what is no role, UserError for a token it has not."""
-        self.roles = check_roles(roles)
+    With `pre_tokenization: release` words are found by ftfy and spaCy (see `standard`), and `inner`, which
+    other tools load, is only the nearest thing to it that a tokenizer.json can say.
+    """
+
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        roles: Mapping[str, str],
+        pre_tokenization: PreTokenization | None = None,
+    ):
+        """Takes over `inner`. Raises ValueError for what is no role, UserError for a token it has not and for
+        libraries that are missing."""
+        self.roles, self.pre_tokenization = check_roles(roles), pre_tokenization
+        if pre_tokenization is not None:
+            standard.versions()
         inner.no_truncation()
         inner.no_padding()
         if getattr(inner.model, "dropout", None):
@@ -68,18 +80,40 @@ class Tokenizer:
         `template` says how special tokens stand around one text and around two, `context` how many tokens the
         model takes; see `files.write_tokenizer`.
         """
-        write_tokenizer(self.inner, self.roles, Path(folder), template, context)
+        write_tokenizer(self.inner, self.roles, Path(folder), template, context, self.pre_tokenization)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, int32 [T], on all threads. Raises UserError for half a surrogate pair."""
         ids: list[np.ndarray] = []
         for group in _groups(texts, BATCH):
             try:
-                encodings = self.inner.encode_batch_fast(group, add_special_tokens=False)
+                encodings = self._encoded(group)
             except TypeError:
                 raise _broken(group) from None
             ids.extend(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
         return ids
+
+    def _encoded(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        if self.pre_tokenization is None:
+            return self.inner.encode_batch_fast(texts, add_special_tokens=False)
+        if any(not isinstance(text, str) or not _is_unicode(text) for text in texts):
+            raise _broken(texts)
+        words = [self._words(text) for text in texts]
+        return self._of_words.encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
+
+    @cached_property
+    def _words(self) -> Callable[[str], list[str]]:
+        return standard.words_of_release()
+
+    @cached_property
+    def _of_words(self) -> tokenizers.Tokenizer:
+        """The same model without what finds words, for words already found."""
+        parts = json.loads(self.inner.to_str())
+        inner = tokenizers.Tokenizer.from_str(
+            json.dumps(parts | {"normalizer": None, "pre_tokenizer": None, "post_processor": None})
+        )
+        inner.encode_special_tokens = True
+        return inner
 
     def decode(self, ids: Iterable[int], skip_roles: bool = False) -> str:
         """The text of `ids`; tokens that play a role (and other special ones) are shown or skipped."""
@@ -103,13 +137,20 @@ class Tokenizer:
         return number
 
     def with_roles(self, names: Iterable[str]) -> Tokenizer:
-        """A tokenizer that has these roles too: tokens for the missing ones come at the vocabulary's end."""
+        """A tokenizer that has these roles too: tokens for the missing ones come at the vocabulary's end.
+
+        To the vocabulary of GPT-1's release its three special tokens are added together and before all
+        others, under their own names, so that they have the ids of the released code.
+        """
         missing = [name for name in dict.fromkeys(names) if not self.has(name)]
         if not missing:
             return self
+        release = RELEASE if getattr(self.inner.model, "end_of_word_suffix", None) == WORD_END else {}
+        missing = list(dict.fromkeys([*(name for name in release if not self.has(name)), *missing]))
+        added = {name: release.get(name, role_text(name)) for name in missing}
         inner = tokenizers.Tokenizer.from_str(self.inner.to_str())
-        inner.add_special_tokens([role_text(name) for name in missing])
-        return Tokenizer(inner, self.roles | {name: role_text(name) for name in missing})
+        inner.add_special_tokens(list(added.values()))
+        return Tokenizer(inner, self.roles | added, self.pre_tokenization)
 
     @cached_property
     def size(self) -> int:
@@ -118,24 +159,37 @@ class Tokenizer:
 
     @cached_property
     def _cuts(self) -> re.Pattern[str] | None:
-        return cutting.harmless_cuts(self.inner.to_str())
+        return cutting.harmless_cuts(self.inner.to_str()) if self.pre_tokenization is None else None
 
     @cached_property
     def digest(self) -> str:
-        """Names all that decides an id: tokenizer.json but for its post-processor, and the roles."""
+        """Names all that decides an id: tokenizer.json but for its post-processor, the roles, and the
+        versions of the libraries that find words."""
         parts = json.loads(self.inner.to_str())
         del parts["post_processor"]
-        return digest_json({"tokenizer": parts, "roles": self.roles})
+        decides = {"tokenizer": parts, "roles": self.roles}
+        if self.pre_tokenization is not None:
+            decides["words"] = [self.pre_tokenization, standard.versions()]
+        return digest_json(decides)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restore, (self.inner.to_str(), self.roles)  # the library forgets encode_special_tokens
+        # The library forgets encode_special_tokens.
+        return _restore, (self.inner.to_str(), self.roles, self.pre_tokenization)
 
     def __repr__(self) -> str:
         return f"Tokenizer(size={self.size}, roles={self.roles})"
 
 
-def _restore(text: str, roles: dict[str, str]) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text), roles)
+def _restore(text: str, roles: dict[str, str], words: PreTokenization | None) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text), roles, words)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _groups(texts: Sequence[str], most: int) -> Iterator[list[str]]:
