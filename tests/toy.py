@@ -39,13 +39,16 @@ def examples(count: int = 8, longest: int = CONTEXT) -> list[Example]:
     return made
 
 
-def learner(dropout: float = 0.0, dtype: torch.dtype = torch.float64, auxiliary: float = 0.5) -> Learner:
-    task = Task(model(), "toy", tuple("abc"[:CLASSES]))
+def learner(
+    dropout: float = 0.0, dtype: torch.dtype = torch.float64, auxiliary: float = 0.5, **changes: object
+) -> Learner:
+    shape = model(dropout, **changes)
+    task = Task(shape, "toy", tuple("abc"[:CLASSES]))
     objectives = [
         ClassificationConfig(dropout=dropout).build(task),
         CausalLMConfig(weight=auxiliary).build(task),
     ]
-    made = Learner(Transformer(model(dropout), dtype), objectives).initialise(1)
+    made = Learner(Transformer(shape, dtype), objectives).initialise(1)
     return made.to(torch.promote_types(dtype, torch.float32))
 
 

@@ -78,7 +78,7 @@ class Layout:
         if self.take is None or self.back is None:
             rows, time = self.groups[0]
             return [flat[: self.real].view(rows, time, *flat.shape[1:])]
-        padded: Tensor = _Move.apply(flat, self.take, self.back, None)
+        padded: Tensor = Move.apply(flat, self.take, self.back, None)
         parts = padded.split([rows * time for rows, time in self.groups])
         return [part.view(*group, *flat.shape[1:]) for part, group in zip(parts, self.groups)]
 
@@ -91,11 +91,11 @@ class Layout:
         joined = (
             parts[0].flatten(0, 1) if len(parts) == 1 else torch.cat([part.flatten(0, 1) for part in parts])
         )
-        flat = _Move.apply(joined, self.back, self.take, self.padding)
+        flat = Move.apply(joined, self.back, self.take, self.padding)
         return F.pad(flat, (0, 0) * (flat.dim() - 1) + (0, tail)) if tail else flat
 
 
-class _Move(torch.autograd.Function):
+class Move(torch.autograd.Function):
     """Rows to other places: forward takes `there`, backward takes `back`. Neither adds, so both only copy.
 
     `unread` are the rows of the input that the result leaves out: their gradient is 0.

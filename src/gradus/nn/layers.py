@@ -23,6 +23,9 @@ _WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Linear(nn.Module):
     """`inputs [N, in] -> [N, out]` with weight [out, in], cast to the precision of the inputs."""
 
+    deviation: float | None = None
+    """Of the weight's start; the model's unless set."""
+
     def __init__(self, inputs: int, outputs: int, bias: bool = True, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=dtype))

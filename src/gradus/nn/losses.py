@@ -24,6 +24,17 @@ def cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
     return (losses * weight.to(precision)).sum()
 
 
+def binary_cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """The sum of weight [M] times the mean over the finite logits of a line of [M, K] of the cross-entropy of
+    their sigmoids, 1 being wanted at value [M] and 0 elsewhere; 0 for M = 0."""
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    there = logits.isfinite()
+    wanted = F.one_hot(value, logits.shape[1]).to(precision)
+    finite = logits.masked_fill(~there, 0.0).to(precision)
+    losses = F.binary_cross_entropy_with_logits(finite, wanted, reduction="none") * there
+    return (losses.sum(1) / there.sum(1) * weight.to(precision)).sum()
+
+
 def squared_error_sum(predicted: Tensor, value: Tensor, weight: Tensor) -> Tensor:
     """The sum of weight [M] times the squared difference of predicted [M] and value [M]; 0 for M = 0."""
     precision = torch.promote_types(predicted.dtype, torch.float32)

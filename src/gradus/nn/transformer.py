@@ -1,6 +1,9 @@
-"""The transformer: tokens end to end in, one state a token out."""
+"""The transformer, or what is compared with it: tokens end to end in, one state a token out."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,40 +12,19 @@ from gradus.core.example import Ragged
 from gradus.core.model import ModelConfig
 from gradus.nn.attention import KERNELS, Layout, kernel_for
 from gradus.nn.block import Block, first_given
+from gradus.nn.embedding import Embedding, Table
 from gradus.nn.initialisation import initialise
-from gradus.nn.layers import Dropout, LayerNorm
-
-
-class Embedding(nn.Module):
-    """Sum of the embeddings of tokens and learned positions: [N] and [N] -> [N, D]."""
-
-    def __init__(self, config: ModelConfig, dtype: torch.dtype):
-        super().__init__()
-        assert config.vocab_size is not None, "the tokenizer sets vocab_size before a model is built"
-        self.tokens = Table(config.vocab_size, config.width, dtype)
-        self.positions = Table(config.context, config.width, dtype)
-
-    def forward(self, source: Ragged) -> Tensor:
-        return self.tokens(source.tokens) + self.positions(source.positions)
-
-
-class Table(nn.Module):
-    """Rows of a matrix [V, D] by index."""
-
-    def __init__(self, rows: int, width: int, dtype: torch.dtype):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(rows, width, dtype=dtype))
-
-    def forward(self, index: Tensor) -> Tensor:
-        return nn.functional.embedding(index, self.weight)
+from gradus.nn.layers import LayerNorm
+from gradus.nn.lstm import LSTMLayer, Steps
 
 
 class Transformer(nn.Module):
     """`forward(source)` gives states [N, D] in `precision`; the dead tail's are finite and mean nothing.
 
     Parameters are fp32 (float64 where `precision` is) whatever the precision of the activations. `kernel`
-    names the attention kernel ("plain" or "sdpa"); the fastest for `device` unless given. Call
-    `initialise(seed)` or load weights before use: a new model's memory is not initialised.
+    names the attention kernel ("plain" or "sdpa"); the fastest for `device` unless given. With `body: lstm`
+    the blocks are layers of an LSTM, and all else is as it was. Call `initialise(seed)` or load weights
+    before use: a new model's memory is not initialised.
     """
 
     def __init__(
@@ -59,12 +41,17 @@ class Transformer(nn.Module):
         attention_dropout = first_given(config.attention_dropout, config.dropout)
         kernel = kernel or kernel_for(device, config.context, attention_dropout)
         assert kernel in KERNELS, f"{kernel} is not one of {', '.join(KERNELS)}"
-        self.embedding = Embedding(config, dtype)
-        self.embedding_dropout = Dropout(first_given(config.embedding_dropout, config.dropout))
-        self.blocks = nn.ModuleList(Block(config, kernel, dtype) for _ in range(config.layers))
+        self.embedding = Embedding(config, dtype, precision)
         self.final_norm: nn.Module = nn.Identity()
-        if config.norm == "before":
-            self.final_norm = LayerNorm(config.width, config.norm_epsilon, dtype)
+        self.layout_of: Callable[..., Any]
+        if config.body == "lstm":
+            self.layout_of = Steps.of
+            self.blocks = nn.ModuleList(LSTMLayer(config, index, dtype) for index in range(config.layers))
+        else:
+            self.layout_of = Layout.of
+            self.blocks = nn.ModuleList(Block(config, kernel, dtype) for _ in range(config.layers))
+            if config.norm == "before":
+                self.final_norm = LayerNorm(config.width, config.norm_epsilon, dtype)
         if not config.tie_embeddings:
             self.unembedding = Table(len(self.embedding.tokens.weight), config.width, dtype)
         self.to(device)
@@ -75,13 +62,16 @@ class Transformer(nn.Module):
         return self
 
     @property
-    def output_weight(self) -> nn.Parameter:
-        """The matrix [V, D] that scores the vocabulary: the token embedding itself where they are tied."""
-        return self.embedding.tokens.weight if self.config.tie_embeddings else self.unembedding.weight
+    def output_weight(self) -> Tensor:
+        """The matrix [V, D] that scores the vocabulary: the token embedding itself where they are tied.
+
+        In training with dropout on the table it is the table that the last forward looked up in.
+        """
+        return self.embedding.token_table if self.config.tie_embeddings else self.unembedding.weight
 
     def forward(self, source: Ragged) -> Tensor:
-        layout = Layout.of(source.offsets, len(source.tokens), source.tokens.device)
-        states = self.embedding_dropout(self.embedding(source).to(self.precision))
+        layout = self.layout_of(source.offsets, len(source.tokens), source.tokens.device)
+        states = self.embedding(source)
         for block in self.blocks:
             states = block(states, layout)
         return self.final_norm(states)

@@ -8,12 +8,42 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
+from gradus.core.config import Config
 from gradus.core.errors import UserError
 from gradus.training.learner import Learner
 
 TOKEN_TABLES = ("transformer.embedding.tokens.weight", "transformer.unembedding.weight")
 """The tensors whose rows are tokens: they alone may grow, when special tokens join the vocabulary."""
+
+NOT_TRANSFERRED = "not transferred"
+
+
+class FirstLayers(Config):
+    """`{layers: N}`: the embeddings of tokens and positions and the first N layers (GPT-1, section 5 and
+    figure 2 left; 0 is the embeddings alone)."""
+
+    layers: int = Field(ge=0)
+
+
+Transferred = Literal["all", "word vectors"] | FirstLayers
+"""What a stage takes of the weights that it starts from. `word vectors` are the token embedding and so, where
+it is tied, the output. Heads, a final norm and an output embedding of its own come with `all` only."""
+
+
+def takes(transferred: Transferred, name: str) -> bool:
+    """Whether the tensor of this name (a learner's) is among what is transferred."""
+    if transferred == "all":
+        return True
+    if name == TOKEN_TABLES[0]:
+        return True
+    if isinstance(transferred, FirstLayers):
+        part = name.removeprefix("transformer.").split(".")
+        if part[0] == "blocks":
+            return int(part[1]) < transferred.layers
+        return name.startswith("transformer.embedding.")
+    return False
 
 
 @dataclass(frozen=True)
@@ -30,35 +60,43 @@ class Moved:
 
 
 def transfer(
-    learner: Learner, tensors: Mapping[str, torch.Tensor], heads: Mapping[str, str], source: str
+    learner: Learner,
+    tensors: Mapping[str, torch.Tensor],
+    heads: Mapping[str, str],
+    source: str,
+    transferred: Transferred = "all",
 ) -> list[Moved]:
     """Loads `tensors` (our names) into `learner` and returns the table of all tensors on both sides.
 
     `heads` maps the learner's head names to those of `tensors` that hold the same objective and labels; any
-    other head is new here and dropped there. Raises UserError for a transformer tensor that is missing or
+    other head is new here and dropped there. So is what `transferred` leaves out: a tensor that is on both
+    sides then stands in the table twice. Raises UserError for a transformer tensor that is missing or
     misshapen.
     """
     table: list[Moved] = []
-    used: set[str] = set()
+    left = dict(tensors)
     own = dict(learner.state_dict())
     for name, tensor in own.items():
-        origin = _origin(name, heads)
+        origin, shape = _origin(name, heads), tuple(tensor.shape)
         if origin is None or origin not in tensors:
             if not name.startswith("heads."):
                 raise UserError("the starting weights lack a tensor", file=source, text=name)
-            table.append(
-                Moved(name, "new", tuple(tensor.shape), "no head with this objective and these labels")
-            )
-            continue
-        table.append(_load(name, tensor, tensors[origin], source))
-        used.add(origin)
-    for name in tensors.keys() - used:
-        if not name.startswith("heads."):
-            raise UserError(
-                "the starting weights have a tensor that this model has no place for", file=source, text=name
-            )
-        table.append(Moved(name, "dropped", tuple(tensors[name].shape), "this stage has no such head"))
-    return sorted(table, key=lambda moved: moved.tensor)
+            table.append(Moved(name, "new", shape, "no head with this objective and these labels"))
+        elif takes(transferred, name):
+            table.append(_load(name, tensor, left.pop(origin), source))
+        else:
+            table.append(Moved(name, "new", shape, NOT_TRANSFERRED))
+    for origin, value in left.items():
+        name, why = (origin, "this stage has no such head")
+        if not origin.startswith("heads."):
+            name, why = f"transformer.{origin}", NOT_TRANSFERRED
+            if name not in own:
+                problem = "the starting weights have a tensor that this model has no place for"
+                raise UserError(problem, file=source, text=origin)
+        elif origin.split(".")[1] in heads.values():
+            why = NOT_TRANSFERRED
+        table.append(Moved(name, "dropped", tuple(value.shape), why))
+    return sorted(table, key=lambda moved: (moved.tensor, moved.what))
 
 
 def _origin(name: str, heads: Mapping[str, str]) -> str | None:
