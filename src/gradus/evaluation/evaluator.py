@@ -144,7 +144,7 @@ def _outputs(objective: Objective, example: Example, outputs: np.ndarray) -> int
 def _join(parts: list[Scores]) -> Scores:
     filled = [part for part in parts if len(part.rows)] or parts[:1]
     if not filled:
-        return Scores(*(np.zeros(0) for _ in range(4)))
+        return Scores(np.zeros(0), np.zeros((0, 1)), np.zeros(0), np.zeros(0))
     rows = np.concatenate([part.rows for part in filled])
     order = np.argsort(rows, kind="stable")
     widest = max(part.values.shape[1] for part in filled)

@@ -10,14 +10,22 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradus.core.keyed import keyed_generator
 
 SIGNIFICANT = 0.05
+NORMAL_95 = 1.959963984540054
+"""Deviations from the mean within which a normal variable lies 95 % of the time."""
+
+
+SAMPLES_AT_ONCE = 500
+"""Bootstrap samples held in memory together."""
 
 
 class PairedTest(TypedDict):
-    """`difference` of two shares of right rows (a - b), its 95 % interval `low` to `high`, two-sided `p`."""
+    """`difference` (a - b) of two shares of right rows or of two correlations, its 95 % interval `low` to
+    `high`, and the two-sided `p`."""
 
     difference: float
     low: float
@@ -60,14 +68,71 @@ def paired_bootstrap(
     values, counts = np.unique(differences, return_counts=True)
     generator = keyed_generator("paired bootstrap", *key)
     sums = generator.multinomial(rows, counts / rows, size=samples) @ values
-    tail = min(int((sums <= 0).sum()), int((sums >= 0).sum())) + 1
-    unequal = int((differences != 0).sum())
-    low, high = np.percentile(sums, [2.5, 97.5]) / (rows * scale)
+    observed = float(differences.sum() / (rows * scale))
+    return _test(observed, sums / (rows * scale), int((differences != 0).sum()))
+
+
+def paired_correlation(
+    truth: np.ndarray | Sequence[float],
+    predicted_a: np.ndarray | Sequence[Sequence[float]],
+    predicted_b: np.ndarray | Sequence[Sequence[float]],
+    samples: int = 10_000,
+    key: tuple[object, ...] = (),
+) -> PairedTest:
+    """Whether a's predictions [S, R] follow the numbers `truth` [R] more closely than b's [S', R] do.
+
+    The difference of two correlations (Pearson's r, averaged over seeds). Its distribution comes from rows
+    drawn with replacement, all seeds of a row together, as in `paired_bootstrap`: Efron and Tibshirani 1993,
+    section 6.3 (the bootstrap of a correlation) and chapter 13 (its percentiles). A sample in which a side is
+    constant counts 0, as in `evaluation.metrics`.
+    """
+    a, b = (
+        np.atleast_2d(np.asarray(predicted_a, np.float64)),
+        np.atleast_2d(np.asarray(predicted_b, np.float64)),
+    )
+    x = np.asarray(truth, np.float64)
+    if not (a.shape[1] == b.shape[1] == len(x)) or not a.size or not b.size:
+        raise ValueError(f"the same rows are wanted on all sides, not {x.shape}, {a.shape} and {b.shape}")
+    generator = keyed_generator("paired correlation", *key)
+    rows = len(x)
+    both, side = np.concatenate([a, b]), len(a)
+    drawn = []
+    for start in range(0, samples, SAMPLES_AT_ONCE):
+        size = min(SAMPLES_AT_ONCE, samples - start)
+        places = generator.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
+        weights = np.bincount(places.ravel(), minlength=size * rows).reshape(size, rows)
+        found = _correlations(x, both, weights.astype(np.float64))
+        drawn.append(found[:, :side].mean(1) - found[:, side:].mean(1))
+    whole = _correlations(x, both, np.ones((1, rows)))[0]
+    unequal = int((a.mean(0) != b.mean(0)).sum())
+    return _test(float(whole[:side].mean() - whole[side:].mean()), np.concatenate(drawn), unequal)
+
+
+def _correlations(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's r [N, S] of `truth` [R] with `predicted` [S, R], each row counted `weights` [N, R] times."""
+    x, y = truth - truth.mean(), predicted - predicted.mean(1, keepdims=True)
+    total = weights.sum(1, keepdims=True)
+    mean_x, mean_y = (weights @ x)[:, None] / total, weights @ y.T / total
+    var_x = (weights @ (x * x))[:, None] / total - mean_x**2
+    var_y = weights @ (y * y).T / total - mean_y**2
+    shared = weights @ (x * y).T / total - mean_x * mean_y
+    # What rounding leaves of a constant is no variance.
+    least_x, least_y = 1e-12 * (x * x).mean(), 1e-12 * (y * y).mean(1)
+    varies = (var_x > least_x) & (var_y > least_y)
+    return np.divide(
+        shared, np.sqrt(np.where(varies, var_x * var_y, 1.0)), out=np.zeros_like(shared), where=varies
+    )
+
+
+def _test(difference: float, drawn: np.ndarray, unequal: int) -> PairedTest:
+    """The interval and p of `difference` from bootstrapped ones; `unequal` rows differ between the sides."""
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum())) + 1
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return {
-        "difference": float(differences.sum() / (rows * scale)),
+        "difference": difference,
         "low": float(low),
         "high": float(high),
-        "p": min(1.0, max(2 * tail / (samples + 1), 2.0 ** (1 - unequal))),
+        "p": min(1.0, max(2 * tail / (len(drawn) + 1), 2.0 ** (1 - unequal))),
     }
 
 
@@ -76,3 +141,33 @@ def verdict(test: PairedTest) -> str:
     if test["p"] >= SIGNIFICANT or test["difference"] == 0:
         return "cannot tell"
     return "better" if test["difference"] > 0 else "worse"
+
+
+def wilson_interval(right: int, rows: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `right` rows among `rows` (Wilson 1927; holds for few rows, too)."""
+    share, z = right / rows, NORMAL_95
+    centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+    reach = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def matthews_interval(
+    cells: Sequence[int], samples: int = 10_000, key: tuple[object, ...] = ()
+) -> tuple[float, float]:
+    """The 95 % interval of the Matthews correlation of two classes: percentiles of a bootstrap over rows.
+
+    `cells` are the numbers of true and false positives, false and true negatives; rows of a cell are alike,
+    so a sample is one multinomial draw. The same `key` draws the same samples.
+    """
+    counts = np.asarray(cells, np.float64)
+    generator = keyed_generator("matthews interval", *key)
+    drawn = generator.multinomial(int(counts.sum()), counts / counts.sum(), size=samples)
+    low, high = np.percentile(matthews(*drawn.T), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def matthews(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike, tn: ArrayLike) -> np.ndarray:
+    """The correlation of two classes (Matthews 1975) from counts of any shape; 0 where a side is constant."""
+    a, b, c, d = (np.asarray(cell, np.float64) for cell in (tp, fp, fn, tn))
+    scale = np.sqrt((a + b) * (a + c) * (d + b) * (d + c))
+    return np.divide(a * d - b * c, scale, out=np.zeros_like(scale), where=scale > 0)
