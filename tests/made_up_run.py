@@ -29,7 +29,7 @@ NAIVE_BAYES = 0.79
 
 def make_run(folder: Path, unfinished: bool = False) -> Path:
     """A run of two variants and three seeds; with `unfinished`, one stage is half done and one missing."""
-    nodes = [_node("pretrain-00aa11bb", "pretrain", None, 1, "text")]
+    nodes = [node_of("pretrain-00aa11bb", "pretrain", None, 1, "text")]
     outcomes = []
     for number_, variant in enumerate(VARIANTS):
         for seed in SEEDS:
@@ -38,7 +38,7 @@ def make_run(folder: Path, unfinished: bool = False) -> Path:
             if variant == "as written":
                 stages = {"pretrain": "pretrain-00aa11bb", **stages}
                 parent = "pretrain-00aa11bb"
-            nodes.append(_node(stages["finetune"], "finetune", parent, seed, "rows"))
+            nodes.append(node_of(stages["finetune"], "finetune", parent, seed, "rows"))
             outcomes.append({"variant": variant, "seed": seed, "stages": stages, "results": ["finetune"]})
     plan = {
         "recipe": "quickstart",
@@ -65,7 +65,7 @@ def make_run(folder: Path, unfinished: bool = False) -> Path:
 
 def one_text_stage(folder: Path) -> None:
     """A run of one stage of text alone."""
-    node = _node("pretrain-00aa11bb", "pretrain", None, 1, "text")
+    node = node_of("pretrain-00aa11bb", "pretrain", None, 1, "text")
     outcome = {
         "variant": "as written",
         "seed": 1,
@@ -79,7 +79,7 @@ def one_text_stage(folder: Path) -> None:
     _pretrain(folder / "stages" / node["id"], node)
 
 
-def _node(id: str, stage: str, parent: str | None, seed: int, kind: str) -> dict:
+def node_of(id: str, stage: str, parent: str | None, seed: int, kind: str) -> dict:
     return {
         "id": id,
         "stage": stage,
@@ -90,7 +90,7 @@ def _node(id: str, stage: str, parent: str | None, seed: int, kind: str) -> dict
     }
 
 
-def _common(node: dict, objectives: list, data: dict) -> dict:
+def common(node: dict, objectives: list, data: dict) -> dict:
     return {
         **node,
         "status": "done",
@@ -124,7 +124,7 @@ def _pretrain(home: Path, node: dict) -> None:
             {"kind": "evaluate", "step": step, "epoch": step / 500, "split": "dev", "metrics": measured}
         )
     text = {"rows": 16000, "tokens": 4_800_000, "bytes": 21_300_000, "truncated_rows": 0, "skipped_rows": 0}
-    record = _common(
+    record = common(
         node, [{"kind": "causal_lm"}], {"train": text, "dev": {**text, "rows": 1300, "tokens": 400_000}}
     )
     record |= {
@@ -146,7 +146,7 @@ def _pretrain(home: Path, node: dict) -> None:
             {"prompt": "却说", "text": "却说那日天色已晚，众人都散了，只剩他一个人坐在灯下。"},
         ],
     }
-    _write(home, record, lines)
+    write_stage(home, record, lines)
 
 
 def _train_line(step: int, loss: dict[str, float], last: int) -> dict:
@@ -195,7 +195,7 @@ def _finetune(home: Path, node: dict, variant: str) -> None:
         split: {**rows, "rows": size, "truncated_rows": 0, "truncated_tokens": 0}
         for split, size in ROWS.items()
     }
-    record = _common(node, [{"kind": "classification"}, {"kind": "causal_lm", "weight": 0.5}], data)
+    record = common(node, [{"kind": "classification"}, {"kind": "causal_lm", "weight": 0.5}], data)
     loaded = "loaded" if node["parent"] else "new"
     record |= {
         "labels": ["差评", "好评"],
@@ -209,7 +209,7 @@ def _finetune(home: Path, node: dict, variant: str) -> None:
         ],
         "samples": [],
     }  # fmt: skip
-    _write(home, record, lines)
+    write_stage(home, record, lines)
 
 
 def _predictions(split: str, size: int, skill: float, rng: np.random.Generator, seed: int) -> list[dict]:
@@ -228,6 +228,6 @@ def _predictions(split: str, size: int, skill: float, rng: np.random.Generator, 
     return items
 
 
-def _write(home: Path, record: dict, lines: list[dict]) -> None:
+def write_stage(home: Path, record: dict, lines: list[dict]) -> None:
     write_json(home / "stage.json", record)
     (home / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -4,14 +4,14 @@ torch)."""
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 app = typer.Typer(
-    help="Language models step by step: from raw text to a task model, in one recipe.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,13 +29,40 @@ SetOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps; the best there is.")
 ]
-ModelArgument = Annotated[Path, typer.Argument(help="A model folder, of Gradus or Hugging Face.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A model folder, of Gradus or Hugging Face, or the folder of a stage or a run.")
+]
+ReaderOption = Annotated[
+    str | None,
+    typer.Option("--reader", help="lines, tsv, csv, jsonl, json or parquet; else as in training."),
+]
+EncodingOption = Annotated[
+    str | None, typer.Option("--encoding", help="utf-8, gb18030, latin-1 ...; else as in training.")
+]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"gradus {version('gradus-lm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def gradus(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version.")
+    ] = False,
+) -> None:
+    """Language models step by step: from raw text to a task model, in one recipe."""
 
 
 @app.command()
 def init(
     directory: Annotated[Path | None, typer.Argument(help="Where the recipe is written.")] = None,
     rows: Annotated[Path | None, typer.Option(help="Your labelled rows: tsv, csv, jsonl, json.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the label, where a guess errs.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Your text: files, globs, folders.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="A model folder to start from.")] = None,
     template: Annotated[
@@ -49,7 +76,9 @@ def init(
     if names:
         typer.echo(list_templates())
         return
-    typer.echo(write_recipe(directory, rows=rows, text=text or [], start=start, template=template))
+    typer.echo(
+        write_recipe(directory, rows=rows, label=label, text=text or [], start=start, template=template)
+    )
 
 
 @app.command()
@@ -87,13 +116,16 @@ def run(
     """Run what is not done, resume what is half done."""
     _keep_memory()
     from gradus.pipeline.patch import parse_settings
+    from gradus.pipeline.results import model_lines
     from gradus.pipeline.run import run as run_recipe
 
     folder = run_recipe(
         recipe, runs=runs, data_dir=data_dir, until=until, settings=parse_settings(settings), device=device,
         fresh=fresh, inexact=inexact,
     )  # fmt: skip
-    typer.echo(f"{folder}: done; `gradus report {folder}` shows it")
+    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        typer.echo(f"{folder}: done; `gradus report {folder}` shows it")
+        typer.echo("\n".join(model_lines(folder, until)))
 
 
 @app.command()
@@ -109,12 +141,13 @@ def report(
     from gradus.report import export as export_run
     from gradus.report import load_run, print_table, write_report
 
-    page = write_report(run_dir)
-    print_table(load_run(run_dir), Console(highlight=False))
-    typer.echo(str(page))
-    if export is not None:
-        export_run(run_dir, export)
-        typer.echo(str(export))
+    run = load_run(run_dir)
+    written = [write_report(run)]
+    if export is not None:  # before anything is printed: who reads the table may stop reading
+        written.append(export_run(run, export))
+    print_table(run, Console(highlight=False))
+    for path in written:
+        typer.echo(str(path))
 
 
 @app.command()
@@ -142,7 +175,9 @@ def generate(
 @app.command()
 def predict(
     model_dir: ModelArgument,
-    source: Annotated[str, typer.Option("--input", help="The rows; - reads standard input.")],
+    source: Annotated[
+        str, typer.Option("--input", help="The rows; - reads standard input, as the training rows were read.")
+    ],
     output: Annotated[
         str, typer.Option("--output", help="JSON lines, one a row, in order; - writes standard output.")
     ],
@@ -150,16 +185,22 @@ def predict(
         Path | None, typer.Option(help="For a foreign folder: a recipe that says how rows are read.")
     ] = None,
     stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
+    reader: ReaderOption = None,
+    encoding: EncodingOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Label every row, with scores and probabilities."""
     _keep_memory()
-    from gradus.pipeline.serving import load, predict_file
+    from gradus.core.errors import counted
+    from gradus.pipeline.predicting import predict_file
+    from gradus.pipeline.serving import load
 
-    counts = predict_file(load(model_dir, device=device, recipe=recipe, stage=stage), source, output)
-    told = f"{counts['rows']} rows"
+    model = load(model_dir, device=device, recipe=recipe, stage=stage)
+    counts = predict_file(model, source, output, reader, encoding)
+    told = counted(counts["rows"], "row")
     if counts["truncated_rows"]:
-        told += f"; {counts['truncated_rows']} were too long and lost {counts['truncated_tokens']} tokens"
+        lost = counted(counts["truncated_tokens"], "token")
+        told += f"; too long: {counts['truncated_rows']:,}, which lost {lost}"
     typer.echo(told, err=True)
 
 
@@ -171,15 +212,34 @@ def evaluate(
         Path | None, typer.Option(help="For a foreign folder: a recipe that says how rows are read.")
     ] = None,
     stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
+    reader: ReaderOption = None,
+    encoding: EncodingOption = None,
     device: DeviceOption = None,
 ) -> None:
     """The metrics of the model's own task; perplexity and bits per byte for a language model."""
     _keep_memory()
-    from gradus.pipeline.serving import evaluate_file, load
+    from gradus.pipeline.serving import load
 
-    metrics = evaluate_file(load(model_dir, device=device, recipe=recipe, stage=stage), data)
+    model = load(model_dir, device=device, recipe=recipe, stage=stage)
+    metrics = model.evaluate(data, reader=reader, encoding=encoding)
     for name, value in metrics.items():
         typer.echo(f"{name}\t{value:.6g}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="OpenAI's GPT-1 as released, or a Hugging Face folder.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write: new or empty.")],
+    pre_tokenization: Annotated[
+        str,
+        typer.Option(help="How GPT-1 finds words: simple, as Hugging Face; release, with ftfy and spaCy."),
+    ] = "simple",
+) -> None:
+    """Make a folder of Gradus from OpenAI's GPT-1 release or a Hugging Face folder."""
+    _keep_memory()
+    from gradus.pipeline.converting import convert as convert_folder
+
+    typer.echo(convert_folder(source, target, pre_tokenization))
 
 
 def _keep_memory() -> None:
@@ -195,7 +255,7 @@ def main() -> None:
     from gradus.core.errors import UserError
 
     try:
-        app(standalone_mode=False)
+        app(prog_name="gradus", standalone_mode=False)
     except typer.Exit as stopped:
         sys.exit(stopped.exit_code)
     except UserError as mistake:
@@ -229,10 +289,22 @@ def _status(error: BaseException) -> int | None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"gradus: {where}{error.strerror}", file=sys.stderr)
         return 2
-    if hasattr(error, "show") and hasattr(error, "exit_code"):  # the command line itself was wrong
-        error.show()
+    if hasattr(error, "format_message") and hasattr(error, "show"):  # the command line itself was wrong
+        _tell_usage(error)
         return 2
     return None
+
+
+def _tell_usage(error: Any) -> None:
+    """What is wrong with the command line, in a line; the bare command shows its help."""
+    problem = error.format_message().strip().rstrip(".")
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    hint = f"{error.ctx.command_path if error.ctx else 'gradus'} --help"
+    if "extra argument" in problem:
+        hint = f"a pattern stands in quotes, --text 'corpus/*.txt'; {hint}"
+    print(f"gradus: {problem[:1].lower()}{problem[1:]} ({hint})", file=sys.stderr)
 
 
 if __name__ == "__main__":

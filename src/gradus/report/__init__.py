@@ -4,18 +4,11 @@
 prints, `export` keeps the small file that documents are drawn from and `results_markdown` draws them.
 """
 
+from gradus.report.headline import headline
 from gradus.report.page import write_report
 from gradus.report.printed import export, print_table, results_markdown
 from gradus.report.records import Run, load_run
-from gradus.report.summary import headline, tables
+from gradus.report.summary import tables
 
-__all__ = [
-    "Run",
-    "export",
-    "headline",
-    "load_run",
-    "print_table",
-    "results_markdown",
-    "tables",
-    "write_report",
-]
+__all__ = ["Run", "export", "headline", "load_run", "print_table", "results_markdown", "tables",
+           "write_report"]  # fmt: skip

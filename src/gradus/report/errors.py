@@ -1,9 +1,10 @@
-"""Where a classifier errs: label by label, confused with what, and row by row, the surest errors first."""
+"""Where a model errs: label by label, confused with what; number by number; and row by row, the surest or the
+largest errors first."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,6 @@ from gradus.report.records import SPLITS, Stage
 
 MOST_ROWS = 20
 LONGEST_TEXT = 600
-MOST_LABELS = 24
-"""A confusion matrix beyond this is no longer read by anyone."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,10 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class WrongRow:
-    """A row that most seeds got wrong; `confidence` is the mean probability of their wrong answers."""
+    """A row that most seeds got wrong; `confidence` is the mean probability of their wrong answers.
+
+    Of a number it is the mean distance of the seeds, and `predicted` their mean.
+    """
 
     file: str
     line: int | None
@@ -47,12 +49,12 @@ class WrongRow:
 
 
 def class_tables(stages: Sequence[Stage]) -> list[ClassTable]:
-    """One table a split that was predicted."""
+    """One table a split on which classes were predicted: neither numbers nor a row's own answers."""
     found = []
     for split in SPLITS:
         predicted = [stage.predictions[split] for stage in stages if stage.predictions.get(split)]
         items = [item for rows in predicted for item in rows]
-        if not items:
+        if not items or not isinstance(items[0].get("probabilities", {}), dict) or "error" in items[0]:
             continue
         declared: list[Any] = next(
             (stage.record["labels"] for stage in stages if stage.record.get("labels")), []
@@ -66,39 +68,55 @@ def class_tables(stages: Sequence[Stage]) -> list[ClassTable]:
     return found
 
 
+def number_points(stages: Sequence[Stage]) -> tuple[str, list[tuple[float, float]]]:
+    """Split, and (true, mean prediction of the seeds) of each row; dev before test. Empty without numbers."""
+    for split, rows in _by_row(stages):
+        if "error" in rows[0][0]:
+            return split, [(row[0]["label"], mean([item["predicted"] for item in row])) for row in rows]
+    return "", []
+
+
 def wrong_rows(stages: Sequence[Stage]) -> tuple[str, int, list[WrongRow]] | None:
     """Split, number of rows that most seeds got wrong, and the MOST_ROWS surest of them.
 
-    Dev before test: who mends a model after reading its errors has to keep test unread. None without
-    predictions.
+    Of numbers, where no row is quite right, those furthest off. Dev before test: who mends a model after
+    reading its errors has to keep test unread. None without predictions.
     """
-    for split in SPLITS:
-        predicted = [stage.predictions[split] for stage in stages if stage.predictions.get(split)]
-        if predicted:
-            by_row: dict[tuple, list[dict[str, Any]]] = {}
-            for item in (item for rows in predicted for item in rows):
-                by_row.setdefault((item["row"], item["label"], item.get("text")), []).append(item)
-            wrong = [row for items in by_row.values() if (row := _wrong(items)) is not None]
-            wrong.sort(key=lambda row: -row.confidence * row.wrong / row.seeds)
-            return split, len(wrong), wrong[:MOST_ROWS]
+    for split, rows in _by_row(stages):
+        wrong = [row for items in rows if (row := _wrong(items)) is not None]
+        wrong.sort(key=lambda row: -row.confidence * row.wrong / row.seeds)
+        return split, len(wrong), wrong[:MOST_ROWS]
     return None
 
 
+def _by_row(stages: Sequence[Stage]) -> Iterator[tuple[str, list[list[dict[str, Any]]]]]:
+    """Every split that was predicted: its rows, each with the predictions of all seeds."""
+    for split in SPLITS:
+        by_row: dict[tuple, list[dict[str, Any]]] = {}
+        for item in (item for stage in stages for item in stage.predictions.get(split, [])):
+            by_row.setdefault((item["row"], item["label"], item.get("text")), []).append(item)
+        if by_row:
+            yield split, list(by_row.values())
+
+
 def _wrong(items: Sequence[dict[str, Any]]) -> WrongRow | None:
-    errors = [item for item in items if not item["correct"]]
+    numbers = "error" in items[0]
+    errors = [item for item in items if numbers or not item["correct"]]
     if 2 * len(errors) <= len(items):
         return None
-    sure = mean([float((item.get("probabilities") or {}).get(item["predicted"], 0.0)) for item in errors])
-    said = Counter(str(item["predicted"]) for item in errors).most_common(1)[0][0]
     first, text = items[0], str(items[0].get("text", ""))
     text = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
-    return WrongRow(
-        str(first.get("file", "")),
-        first.get("line"),
-        text,
-        str(first["label"]),
-        said,
-        sure,
-        len(errors),
-        len(items),
-    )
+    if numbers:
+        label, said = f"{first['label']:.2f}", f"{mean([item['predicted'] for item in errors]):.2f}"
+        sure = mean([abs(item["error"]) for item in errors])
+    else:
+        label, sure = str(first["label"]), mean([_sure(item) for item in errors])
+        said = Counter(str(item["predicted"]) for item in errors).most_common(1)[0][0]
+    place = str(first.get("file", "")), first.get("line")
+    return WrongRow(*place, text, label, said, sure, len(errors), len(items))
+
+
+def _sure(item: dict[str, Any]) -> float:
+    """The probability of what was predicted: by name for classes, the largest for a row's own answers."""
+    given = item.get("probabilities") or {}
+    return float(given.get(item["predicted"], 0.0) if isinstance(given, dict) else max(given))

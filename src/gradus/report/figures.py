@@ -1,4 +1,4 @@
-"""Figures as SVG text: curves over steps, and variants as dots on one scale.
+"""Figures as SVG text: curves over steps, numbers against predictions, and variants as dots on one scale.
 
 Colours come from the page's style sheet. A colour is a class (`series-0` ...), never a value, so that one
 figure serves light, dark and paper.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 
 from gradus.report.summary import Line, Table
-from gradus.report.words import MINUS, SHARES, metric_name, number, with_deviation
+from gradus.report.words import MINUS, SHARES, metric_name, number
 
 SERIES = 6
 WIDE = 1030.0
@@ -27,11 +27,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a figure. `dots` marks each point, for what is measured seldom."""
+    """One line of a figure. `dots` marks each point, for what is measured seldom.
+
+    A point is (x, y), or (x, y, low, high) where an interval is known: a band, or a bar where there are dots.
+    """
 
     name: str
     colour: int
-    points: Sequence[Point]
+    points: Sequence[tuple[float, ...]]
     dots: bool = False
 
 
@@ -65,14 +68,12 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def thinned(points: Sequence[Point]) -> list[Point]:
+def thinned(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     """At most MOST_POINTS points: neighbours are averaged, and what is not a number is left out."""
-    points = [(x, y) for x, y in points if math.isfinite(y)]
+    points = [point for point in points if all(map(math.isfinite, point))]
     share = -(-len(points) // MOST_POINTS) or 1
     groups = [points[start : start + share] for start in range(0, len(points), share)]
-    return [
-        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups
-    ]
+    return [tuple(sum(values) / len(group) for values in zip(*group)) for group in groups]
 
 
 def text(x: float, y: float, content: str, kind: str = "", anchor: str = "start") -> str:
@@ -100,87 +101,104 @@ def _axis_label(value: float, metric: str, step: float) -> str:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The scales of a figure of curves."""
+    """The scales of a figure, and where on it they are drawn; x runs from `begin` to `end`."""
 
     xs: Sequence[float]
     ys: Sequence[float]
-    last: float
+    begin: float
+    end: float
     metric: str
+    across: str
+    bottom: float = 168.0
     left: float = 46.0
     right: float = 336.0
     top: float = 14.0
-    bottom: float = 168.0
 
-    def place(self, point: Point) -> Point:
-        across = self.left + (self.right - self.left) * point[0] / self.last
-        share = (point[1] - self.ys[0]) / (self.ys[-1] - self.ys[0])
-        return across, self.bottom - (self.bottom - self.top) * share
+    def x(self, value: float) -> float:
+        return self.left + (self.right - self.left) * (value - self.begin) / (self.end - self.begin)
+
+    def place(self, x: float, y: float) -> Point:
+        share = (y - self.ys[0]) / (self.ys[-1] - self.ys[0])
+        return self.x(x), self.bottom - (self.bottom - self.top) * share
 
     def axes(self) -> list[str]:
-        parts = [text(self.right, self.bottom + 33, "steps", "tick", "end")]
+        parts = [text(self.right, self.bottom + 33, self.across, "tick", "end")]
         for mark in self.ys:
-            y, said = self.place((0, mark))[1], _axis_label(mark, self.metric, self.ys[1] - self.ys[0])
-            parts += [
-                line(self.left, y, self.right, y, "grid"),
-                text(self.left - 7, y + 4, said, "tick", "end"),
-            ]
-        for mark in (mark for mark in self.xs if mark <= self.last):
-            said = _axis_label(mark, "steps", self.xs[1] - self.xs[0])
-            parts.append(text(self.place((mark, 0))[0], self.bottom + 17, said, "tick", "middle"))
+            y, said = self.place(0, mark)[1], _axis_label(mark, self.metric, self.ys[1] - self.ys[0])
+            parts.append(line(self.left, y, self.right, y, "grid"))
+            parts.append(text(self.left - 7, y + 4, said, "tick", "end"))
+        for mark in (mark for mark in self.xs if mark <= self.end):
+            said = _axis_label(mark, self.across, self.xs[1] - self.xs[0])
+            parts.append(text(self.x(mark), self.bottom + 17, said, "tick", "middle"))
         return parts
 
+    def svg(self, parts: Sequence[str], title: str) -> str:
+        return svg(356, self.bottom + 38, [*self.axes(), *parts], title)
 
-def curves(title: str, metric: str, drawn: Sequence[Curve], floors: Sequence[tuple[str, float]] = ()) -> str:
-    """A figure of curves over optimizer steps, floors as dashed lines; empty where nothing can be drawn."""
+
+def curves(title: str, metric: str, drawn: Sequence[Curve], floors: Sequence[tuple[str, float]] = (),
+           across: str = "steps") -> str:  # fmt: skip
+    """A figure of curves, floors as dashed lines; empty where nothing can be drawn."""
     drawn = [Curve(c.name, c.colour, thinned(c.points), c.dots) for c in drawn]
-    values = [y for curve in drawn for _, y in curve.points]
+    values = [y for curve in drawn for point in curve.points for y in point[1:]]
     if not values:
         return ""
     low, high = min(values), max(values)
-    reach = 2 * (high - low)
-    # A floor far outside would flatten the curves: then it is left to the table.
+    # A floor far outside would flatten the curves: then it is left to the table. Not so beside intervals.
+    reach = math.inf if any(len(point) > 2 for curve in drawn for point in curve.points) else 2 * (high - low)
     near = [(name, value) for name, value in floors if low - reach <= value <= high + reach]
     shown = [low, high, *(value for _, value in near), *([0.0] if metric in FROM_ZERO else [])]
-    last = max(x for curve in drawn for x, _ in curve.points)
-    frame = _Frame(ticks(0, last), ticks(min(shown), max(shown)), last or 1.0, metric)
-    parts = frame.axes()
+    last = max(point[0] for curve in drawn for point in curve.points)
+    xs = ticks(0, last)
+    whole = [mark for mark in xs if mark == round(mark)]
+    xs = whole if len(whole) > 1 else xs  # steps and layers are whole
+    frame = _Frame(xs, ticks(min(shown), max(shown)), 0.0, last or 1.0, metric, across)
+    parts = []
     for name, value in near:
-        y = frame.place((0, value))[1]
+        y = frame.place(0, value)[1]
         parts.append(line(frame.left, y, frame.right, y, "floor"))
         parts.append(text(frame.left + 4, y - 4, f"{name} {number(value, metric)}", "floor-name"))
     for curve in drawn:
-        if curve.points:
-            parts += _drawn(curve, [frame.place(point) for point in curve.points], metric)
-    return svg(356, frame.bottom + 38, parts, title)
+        parts += _drawn(frame, curve) if curve.points else []
+    return frame.svg(parts, title)
 
 
-def _drawn(curve: Curve, places: Sequence[Point], metric: str) -> list[str]:
+def _drawn(frame: _Frame, curve: Curve) -> list[str]:
     kind = series_class(curve.colour)
+    dotted = curve.dots or len(curve.points) == 1
+    places = [frame.place(*point[:2]) for point in curve.points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    parts = [f'<path d="{path}" class="curve {kind}"><title>{escape(curve.name)}</title></path>']
-    if curve.dots or len(places) == 1:
-        for (x, y), (step, value) in zip(places, curve.points):
-            said = escape(f"{curve.name}, step {step:,.0f}: {number(value, metric)}")
-            parts.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" class="dot {kind}"><title>{said}</title></circle>'
-            )
+    parts = _reach(frame, curve.points, dotted, kind)
+    parts.append(f'<path d="{path}" class="curve {kind}"><title>{escape(curve.name)}</title></path>')
+    for (x, y), point in zip(places if dotted else [], curve.points):
+        said = escape(f"{curve.name}, {point[0]:,.6g} {frame.across}: {number(point[1], frame.metric)}")
+        dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" class="dot {kind}">'
+        parts.append(f"{dot}<title>{said}</title></circle>")
     return parts
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """The horizontal scale of `dots`: places a value, and knows the figure's edges."""
+def _reach(frame: _Frame, points: Sequence[tuple[float, ...]], bars: bool, kind: str) -> list[str]:
+    """The intervals of the points that have one: a bar each, or one band."""
+    known = [point for point in points if len(point) > 2]
+    ends = [(frame.place(x, low), frame.place(x, high)) for x, _, low, high in known]
+    if bars:
+        return [line(*low, *high, f"error-bar {kind}") for low, high in ends]
+    border = [low for low, _ in ends] + [high for _, high in reversed(ends)]
+    around = "L".join(f"{x:.1f} {y:.1f}" for x, y in border)
+    return [f'<path d="M{around}Z" class="band {kind}"/>'] if ends else []
 
-    marks: Sequence[float]
-    bottom: float
-    left: float = 190.0
-    right: float = 910.0
-    top: float = 42.0
 
-    def place(self, value: float) -> float:
-        return self.left + (self.right - self.left) * (value - self.marks[0]) / (
-            self.marks[-1] - self.marks[0]
-        )
+def scatter(title: str, points: Sequence[Point], colour: int) -> str:
+    """Predicted numbers against true ones, a dot a row and a dashed line where both are equal."""
+    points = [point for point in points if all(map(math.isfinite, point))]
+    if not points:
+        return ""
+    marks = ticks(min(map(min, points)), max(map(max, points)))
+    frame = _Frame(marks, marks, marks[0], marks[-1], "number", "true", bottom=304.0)
+    dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in (frame.place(*point) for point in points))
+    (x1, y1), (x2, y2) = frame.place(marks[0], marks[0]), frame.place(marks[-1], marks[-1])
+    parts = [line(x1, y1, x2, y2, "floor"), text(frame.left, frame.top - 3, "predicted", "tick")]
+    return frame.svg([*parts, f'<path d="{dots}" class="cloud {series_class(colour)}"/>'], title)
 
 
 def dots(table: Table, colours: dict[str, int]) -> str:
@@ -189,22 +207,19 @@ def dots(table: Table, colours: dict[str, int]) -> str:
     Empty where no variant has a finite value.
     """
     metric, tall = table.metric, 36.0
-    lines = [
-        entry for entry in table.lines if metric in entry.cells and math.isfinite(entry.cells[metric].mean)
-    ]
-    floors = [
-        (floor.title, floor.values[metric])
-        for floor in table.floors
-        if floor.variant is None and math.isfinite(floor.values.get(metric, math.nan))
-    ]
+    lines = [line for line in table.lines if metric in line.cells and math.isfinite(line.cells[metric].mean)]
+    known = [(floor.title, floor.values.get(metric, math.nan)) for floor in table.floors if not floor.variant]
+    floors = [(name, value) for name, value in known if math.isfinite(value)]
     if not lines:
         return ""
     values = [v for entry in lines for v in entry.cells[metric].values] + [value for _, value in floors]
     margin = 0.04 * (max(values) - min(values) or abs(values[0]) or 1.0)
-    scale = _Scale(ticks(min(values) - margin, max(values) + margin, 5), _Scale.top + tall * len(lines))
+    marks, top = ticks(min(values) - margin, max(values) + margin, 5), 42.0
+    bottom = top + tall * len(lines)
+    scale = _Frame(marks, (0, 1), marks[0], marks[-1], metric, "", bottom, left=190.0, right=910.0, top=top)
     parts = []
-    for mark in scale.marks:
-        x, said = scale.place(mark), _axis_label(mark, metric, scale.marks[1] - scale.marks[0])
+    for mark in marks:
+        x, said = scale.x(mark), _axis_label(mark, metric, marks[1] - marks[0])
         parts.append(line(x, scale.top, x, scale.bottom, "grid"))
         parts.append(text(x, scale.bottom + 18, said, "tick", "middle"))
     parts += _floor_lines(scale, floors, metric)
@@ -214,12 +229,12 @@ def dots(table: Table, colours: dict[str, int]) -> str:
     return svg(WIDE, scale.bottom + 26, parts, f"{metric_name(metric)} on {table.split} for every variant")
 
 
-def _floor_lines(scale: _Scale, floors: Sequence[tuple[str, float]], metric: str) -> list[str]:
+def _floor_lines(scale: _Frame, floors: Sequence[tuple[str, float]], metric: str) -> list[str]:
     """Dashed lines, their names above them on two rows, so that neighbours do not overlap."""
     parts: list[str] = []
     ends = [-math.inf, -math.inf]
     for name, value in sorted(floors, key=lambda floor: floor[1]):
-        x, said = scale.place(value), f"{name} {number(value, metric)}"
+        x, said = scale.x(value), f"{name} {number(value, metric)}"
         half = 3.2 * width_of(said)
         centre = min(max(x, scale.left + half - 20), WIDE - half)
         row = 0 if centre - half > ends[0] else 1
@@ -229,17 +244,16 @@ def _floor_lines(scale: _Scale, floors: Sequence[tuple[str, float]], metric: str
     return parts
 
 
-def _row(scale: _Scale, y: float, entry: Line, metric: str, kind: str) -> list[str]:
+def _row(scale: _Frame, y: float, entry: Line, metric: str, kind: str) -> list[str]:
     cell = entry.cells[metric]
     parts = [text(scale.left - 16, y + 4, cut(entry.variant, 26), "row-name", "end")]
     if cell.deviation is not None:
-        ends = scale.place(cell.mean - cell.deviation), scale.place(cell.mean + cell.deviation)
+        ends = scale.x(cell.mean - cell.deviation), scale.x(cell.mean + cell.deviation)
         parts.append(line(ends[0], y, ends[1], y, f"spread {kind}"))
     for seed, value in zip(entry.seeds, cell.values):
         said = escape(f"seed {seed}: {number(value, metric)}")
-        ring = f'<circle cx="{scale.place(value):.1f}" cy="{y:.1f}" r="5" class="ring {kind}">'
+        ring = f'<circle cx="{scale.x(value):.1f}" cy="{y:.1f}" r="5" class="ring {kind}">'
         parts.append(f"{ring}<title>{said}</title></circle>")
-    x = scale.place(cell.mean)
+    x = scale.x(cell.mean)
     parts.append(line(x, y - 10, x, y + 10, f"mean {kind}"))
-    shown = with_deviation(cell.mean, cell.deviation, metric)
-    return [*parts, text(scale.right + 18, y + 4, shown, "value")]
+    return [*parts, text(scale.right + 18, y + 4, cell.shown(metric), "value")]

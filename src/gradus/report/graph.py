@@ -6,28 +6,22 @@ nothing, and over the same stage begun from scratch).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from gradus.evaluation.statistics import mean
+from gradus.report import words
 from gradus.report.figures import cut, line, series_class, svg, text
-from gradus.report.records import SPLITS, Run, Stage
-from gradus.report.summary import Cell, is_better
-from gradus.report.words import (
-    count,
-    duration,
-    floor_name,
-    listed,
-    metric_name,
-    number,
-    plural,
-    with_deviation,
-)
+from gradus.report.records import Run, Stage
+from gradus.report.summary import Cell, Table, tables
 
 WIDE, TALL, GAP, LANE = 262.0, 128.0, 66.0, 24.0
 LETTERS = 36
 """What fits on one line of a box."""
+MOST_BOXES = 12
+"""Where there are more, only the first variant's path is drawn."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +31,21 @@ class Group:
     name: str
     variants: list[str]
     stages: list[Stage]
+    tables: list[Table]
+    colour: int
+    """The place of its first variant among the run's."""
+
+    @property
+    def title(self) -> str:
+        """Its variants, as many as have room."""
+        first, *more = self.variants
+        return words.listed(self.variants) if len(more) < 3 else f"{first} and {len(more)} more"
 
     @property
     def seeds(self) -> str:
-        return f"seed {self.stages[0].seed}" if len(self.stages) == 1 else plural(len(self.stages), "seed")
+        return (
+            f"seed {self.stages[0].seed}" if len(self.stages) == 1 else words.plural(len(self.stages), "seed")
+        )
 
     @property
     def done(self) -> list[Stage]:
@@ -50,14 +55,10 @@ class Group:
     def status(self) -> str:
         if len(self.done) == len(self.stages):
             return "done"
+        if self.done:
+            return f"{len(self.done)} of {len(self.stages)} done"
         begun = any(stage.status != "not started" for stage in self.stages)
-        return (
-            f"{len(self.done)} of {len(self.stages)} done"
-            if self.done
-            else "not finished"
-            if begun
-            else "not started"
-        )
+        return "not finished" if begun else "not started"
 
     @property
     def from_scratch(self) -> bool:
@@ -65,22 +66,15 @@ class Group:
 
     def average(self, key: str) -> float | None:
         """The mean of a number of `training` over the folders that have it."""
-        known = [
-            stage.part("training")[key]
-            for stage in self.stages
-            if stage.part("training").get(key) is not None
-        ]
+        known = [value for s in self.stages if (value := s.part("training").get(key)) is not None]
         return mean(known) if known else None
 
-    def earned(self) -> tuple[str, str, Cell] | None:
-        """Split (test before dev), metric and value; None before anything was evaluated."""
-        for split in reversed(SPLITS):
-            scored = [stage for stage in self.stages if stage.results.get(split)]
-            if scored:
-                metric = scored[0].metric
-                values = [stage.results[split][metric] for stage in scored if metric in stage.results[split]]
-                if values:
-                    return split, metric, Cell.of(values)
+    def earned(self) -> tuple[Table, Cell] | None:
+        """The metric on test, or else dev, and its table; None before anything was evaluated."""
+        for table in reversed(self.tables):
+            line = table.line(self.variants[0])
+            if line and table.metric in line.cells:
+                return table, line.cells[table.metric]
         return None
 
 
@@ -90,7 +84,10 @@ def groups(run: Run) -> list[Group]:
     order = {name: index for index, name in enumerate(run.stage_names)}
     for stage in run.stages.values():
         found.setdefault((stage.name, tuple(run.users(stage))), []).append(stage)
-    made = [Group(name, list(variants), stages) for (name, variants), stages in found.items()]
+    made = [
+        Group(name, [*users], stages, tables(run, [name]), run.variants.index(users[0]))
+        for (name, users), stages in found.items() if users
+    ]  # fmt: skip
     return sorted(made, key=lambda group: order[group.name])
 
 
@@ -99,35 +96,34 @@ def gains(group: Group, every: Sequence[Group]) -> list[str]:
     earned = group.earned()
     if earned is None:
         return []
-    split, metric, cell = earned
-    floors = {
-        name: values[metric]
-        for name, values in group.stages[0].floors.get(split, {}).items()
-        if metric in values
-    }
-    for stage in group.stages:
-        floors = floors or {n: v[metric] for n, v in stage.floors.get(split, {}).items() if metric in v}
-    said = []
-    if floors:
-        hardest = next(iter(floors))
-        for name in floors:
-            hardest = name if is_better(metric, floors[name], floors[hardest]) else hardest
-        said.append(f"{number(cell.mean - floors[hardest], metric, sign=True)} against {floor_name(hardest)}")
+    (table, cell), said = earned, []
+    floor = table.strongest_floor(group.variants[0])
+    if floor:
+        gain = words.number(cell.mean - floor.values[table.metric], table.metric, sign=True)
+        said.append(f"{gain} against {words.floor_name(floor.name)}")
     twin = next((g for g in every if g.name == group.name and g is not group and g.from_scratch), None)
     beside = twin.earned() if twin and not group.from_scratch else None
-    if beside and beside[:2] == (split, metric):
-        said.append(f"{number(cell.mean - beside[2].mean, metric, sign=True)} against scratch")
+    if beside and beside[0] is table:
+        said.append(f"{words.number(cell.mean - beside[1].mean, table.metric, sign=True)} against scratch")
     return said
 
 
-def graph(run: Run, colours: dict[str, int]) -> str:
-    """The figure: a column a stage name, a lane for the first variant that goes through it."""
-    every = groups(run)
+def graph(run: Run) -> str:
+    """The figure: a column a stage name, in it one box below the other by the variants that use it.
+
+    Of more than MOST_BOXES boxes those of the first variant are drawn.
+    """
+    all_groups = every = groups(run)
+    if len(every) > MOST_BOXES:
+        every = [group for group in every if run.variants[0] in group.variants]
     column: dict[str, int] = {}
     for stage in run.stages.values():
         column[stage.name] = max(column.get(stage.name, 0), run.depth(stage))
-    lanes = _lanes(every, column, run.variants)
-    places = {id(g): (column[g.name] * (WIDE + GAP) + GAP, lanes[id(g)] * (TALL + LANE) + 2) for g in every}
+    places, lanes = {}, Counter[int]()
+    for group in sorted(every, key=lambda group: group.colour):
+        place = column[group.name]
+        places[id(group)] = place * (WIDE + GAP) + GAP, lanes[place] * (TALL + LANE) + 2
+        lanes[place] += 1
     home = {stage.id: group for group in every for stage in group.stages}
     parts, drawn = [ARROW], set()
     for group in every:
@@ -139,37 +135,16 @@ def graph(run: Run, colours: dict[str, int]) -> str:
         if not parents:
             x, y = places[id(group)]
             given = "scratch" if group.from_scratch else "given"
-            parts += [
-                line(x - 26, y + TALL / 2, x - 5, y + TALL / 2, "arrow"),
-                text(x - 30, y + TALL / 2 - 8, given, "tick", "middle"),
-            ]
-    for group in every:
-        colour = min((colours[v] for v in group.variants), default=0)
-        parts.append(_box(group, every, places[id(group)], colour, len(run.variants)))
+            parts.append(line(x - 26, y + TALL / 2, x - 5, y + TALL / 2, "arrow"))
+            parts.append(text(x - 30, y + TALL / 2 - 8, given, "tick", "middle"))
+    parts += [_box(group, all_groups, places[id(group)], len(run.variants)) for group in every]
     width = max(x for x, _ in places.values()) + WIDE + 4
     height = max(y for _, y in places.values()) + TALL + 4
     return svg(width, height, parts, "graph of stages")
 
 
-ARROW = (
-    '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" '
-    'markerWidth="7" markerHeight="7" orient="auto">'
-    '<path d="M0 0.6L7.4 4L0 7.4z" class="arrow-head"/></marker></defs>'
-)
-
-
-def _lanes(every: Sequence[Group], column: dict[str, int], variants: Sequence[str]) -> dict[int, int]:
-    """The lane of the first variant that uses a group; the next free one where a column has it taken."""
-    taken: set[tuple[int, int]] = set()
-    lanes: dict[int, int] = {}
-    for group in sorted(every, key=lambda group: min((variants.index(v) for v in group.variants), default=0)):
-        lane = min((variants.index(v) for v in group.variants), default=0)
-        while (column[group.name], lane) in taken:
-            lane += 1
-        taken.add((column[group.name], lane))
-        lanes[id(group)] = lane
-    used = sorted(set(lanes.values()))
-    return {key: used.index(lane) for key, lane in lanes.items()}
+HEAD = 'id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
+ARROW = f'<defs><marker {HEAD}><path d="M0 0.6L7.4 4L0 7.4z" class="arrow-head"/></marker></defs>'
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
@@ -179,18 +154,15 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
     return f'<path d="{path}" class="arrow"/>'
 
 
-def _box(group: Group, every: Sequence[Group], place: tuple[float, float], colour: int, variants: int) -> str:
+def _box(group: Group, every: Sequence[Group], place: tuple[float, float], variants: int) -> str:
     x, y = place
-    who = "all variants" if len(group.variants) == variants > 1 else listed(group.variants)
+    who = "all variants" if len(group.variants) == variants > 1 else group.title
     seconds, tokens, speed = (group.average(key) for key in ("seconds", "tokens", "tokens_per_second"))
-    took = (
-        f"{duration(seconds)} · {count(tokens)} tokens · {count(speed)}/s"
-        if seconds is not None
-        else group.status
-    )
-    begun, kind = "box" if group.done else "box unfinished", series_class(colour)
+    took = f"{words.duration(seconds)} · {words.count(tokens)} tokens · {words.count(speed)}/s"
+    took = group.status if seconds is None else took
+    begun, kind = "box" if group.done else "box unfinished", series_class(group.colour)
     parts = [
-        f'<a href="#stage-{escape(group.name)}"><title>{escape(listed(group.variants))}</title>',
+        f'<a href="#stage-{escape(group.name)}"><title>{escape(words.listed(group.variants))}</title>',
         f'<rect x="{x}" y="{y}" width="{WIDE}" height="{TALL}" rx="7" class="{begun}"/>',
         f'<rect x="{x}" y="{y + 10}" width="4" height="{TALL - 20}" rx="2" class="bar {kind}"/>',
         text(x + 18, y + 25, cut(group.name, 20), "box-name"),
@@ -200,10 +172,10 @@ def _box(group: Group, every: Sequence[Group], place: tuple[float, float], colou
     ]
     earned = group.earned()
     if earned:
-        split, metric, cell = earned
-        said = f"{metric_name(metric)} {with_deviation(cell.mean, cell.deviation, metric)}"
+        table, cell = earned
+        said = f"{words.metric_name(table.metric)} {cell.shown(table.metric)}"
         parts.append(text(x + 18, y + 83, said, "box-value"))
-        parts.append(text(x + WIDE - 14, y + 83, split, "tick", "end"))
+        parts.append(text(x + WIDE - 14, y + 83, table.split, "tick", "end"))
         for index, gain in enumerate(gains(group, every)):
             parts.append(text(x + 18, y + 101 + 16 * index, cut(gain, LETTERS), "box-small"))
     return "".join(parts) + "</a>"

@@ -11,26 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.storage import write_file
+from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.report import words
-from gradus.report.errors import class_tables, wrong_rows
-from gradus.report.figures import SERIES, Curve, curves, dots, series_class
+from gradus.report.ablations import Asked, Transferred, asked, transferred
+from gradus.report.errors import class_tables, number_points, wrong_rows
+from gradus.report.figures import Curve, curves, dots, scatter, series_class
 from gradus.report.graph import Group, gains, graph, groups
+from gradus.report.grids import of_asked, of_tasks, of_transferred
+from gradus.report.headline import headline
 from gradus.report.records import Run, Stage, load_run
-from gradus.report.summary import Table, headline, tables
+from gradus.report.summary import Table, tables
+from gradus.report.tasks import task_tables
 
-REPORT = "report.html"
 OPTIMIZER = {"learning rate": "lr", "gradient norm": "grad_norm", "tokens per second": "tokens_per_second"}
 """Title of a curve that is folded away -> its key in metrics.jsonl."""
-UNDRAWN = frozenset({"perplexity"})
-"""The loss again, on a scale that flattens everything but the start."""
+MILLIONS = "million tokens"
 TRANSFER_ORDER = ("new", "resized", "dropped", "loaded")
 DATA_COUNTS = ("rows", "tokens", "bytes", "truncated_rows", "truncated_tokens", "skipped_rows")
+Figure = tuple[str, str]
+"""Title and SVG."""
+Legend = list[tuple[str, int]]
+"""What a colour stands for, and the colour."""
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path | Run) -> Path:
     """Draws `folder`/report.html and returns its path. Raises UserError where `folder` is no run folder."""
     run = load_run(folder)
-    path = run.folder / REPORT
+    path = run.folder / "report.html"
     write_file(path, page(run))
     return path
 
@@ -40,71 +47,93 @@ def page(run: Run) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals.update(words=words, series_class=series_class, figure=Markup)
-    template = environment.from_string(
-        files("gradus.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    )
-    colours = {variant: min(index, SERIES) for index, variant in enumerate(run.variants)}
-    every = groups(run)
-    compared = tables(run)
-    return template.render(
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.globals.update(words=words, series_class=series_class, figure=Markup, parted=_parted)
+    source = files("gradus.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    colours = {variant: index for index, variant in enumerate(run.variants)}
+    every, compared, moved, answered = groups(run), tables(run), transferred(run), asked(run)
+    return jinja.from_string(source).render(
         run=run,
         headline=headline(run),
-        asked=_asked(run),
+        facts=_facts(run),
         colours=colours,
         compared=[(table, dots(table, colours)) for table in compared],
-        graph=graph(run, colours),
-        sections=[
-            _section(run, name, [g for g in every if g.name == name], every, colours)
-            for name in run.stage_names
-        ],
+        tasks=of_tasks(compared),
+        folded={task for table in task_tables(compared) for task in table.tasks},
+        layers=(of_transferred(moved), *_layers(moved)) if moved else None,
+        zero_shot=(of_asked(answered), *_zero_shot(answered, colours)) if answered else None,
+        graph=graph(run),
+        sections=[_section(run, name, every) for name in run.stage_names],
+        optimizer=OPTIMIZER,
         machine=_machine(run),
     )
 
 
-def _asked(run: Run) -> list[tuple[str, str]]:
+def _parted(cell: str) -> tuple[str, str]:
+    """A cell's number, and what stands smaller behind it: deviation, interval, p."""
+    at = min((place for mark in (" ±", " [", " (") if (place := cell.find(mark)) > 0), default=len(cell))
+    return cell[:at], cell[at:]
+
+
+def _layers(moved: Sequence[Transferred]) -> tuple[Legend, str]:
+    """Legend (task, colour), and GPT-1's figure 2, left: scores over the layers transferred."""
+    legend = [(one.stage, index) for index, one in enumerate(moved)]
+    drawn = []
+    for (name, colour), one in zip(legend, moved):
+        spread = {layers: (cell.mean, cell.deviation or 0.0) for layers, cell in one.cells.items()}
+        points = [(layers, middle, middle - d, middle + d) for layers, (middle, d) in spread.items()]
+        drawn.append(Curve(name, colour, points, dots=True))
+    return legend, curves("transferred layers", "accuracy", drawn, (), "transferred layers")
+
+
+def _zero_shot(answered: Sequence[Asked], colours: dict[str, int]) -> tuple[Legend, str, list[Figure]]:
+    """GPT-1's figure 2, right: legend and figure of all tasks on one scale (first variant and seed); then
+    task by task with the intervals."""
+    tasks: dict[str, list[Asked]] = {}
+    for one in answered:
+        title = f"{one.title}: {words.metric_name(one.metric)}, {one.stage}, {one.split}"
+        tasks.setdefault(title, []).append(one)
+    legend, whole, single = [], [], []
+    for index, (title, some) in enumerate(tasks.items()):
+        legend.append((some[0].title, index))
+        whole.append(Curve(*legend[-1], _in_millions(some[0].above_chance)))
+        own = []
+        for one in some:
+            name, colour = f"{one.variants[0]}, seed {one.seed}", colours[one.variants[0]]
+            own.append(Curve(name, colour, _in_millions(one.points)))
+        floors = [("chance", some[0].metrics["chance"])]
+        single.append((title, curves(title, some[0].metric, own, floors, MILLIONS)))
+    normal = curves("all tasks above chance", "accuracy", whole, [("chance", 0.0)], MILLIONS)
+    return legend, normal if len(tasks) > 1 else "", [one for one in single if one[1]]
+
+
+def _in_millions(points: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    return [(tokens / 1e6, *rest) for tokens, *rest in points]
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
     """The run in a few figures: (number, what it counts)."""
     done = [stage for stage in run.stages.values() if stage.finished]
     seconds = sum(stage.part("training").get("seconds") or 0 for stage in done)
     tokens = sum(stage.part("training").get("tokens") or 0 for stage in done)
     sizes = [stage.record["parameters"] for stage in run.stages.values() if stage.record.get("parameters")]
-    facts = [
-        (str(len(run.variants)), "variant" if len(run.variants) == 1 else "variants"),
-        (str(len(run.seeds)), "seed" if len(run.seeds) == 1 else "seeds"),
-        (f"{len(done)} of {len(run.stages)}", "stages done"),
-    ]
+    amounts = words.plural(len(run.variants), "variant"), words.plural(len(run.seeds), "seed")
+    facts = [(amount.split()[0], amount.split()[1]) for amount in amounts]
+    facts += [(f"{len(done)} of {len(run.stages)}", "stages done")]
     facts += [(words.count(max(sizes)), "parameters")] if sizes else []
     return [*facts, (words.count(tokens), "tokens trained"), (words.duration(seconds), "of training")]
 
 
-def _section(
-    run: Run, name: str, own: list[Group], every: Sequence[Group], colours: dict[str, int]
-) -> dict[str, Any]:
+def _section(run: Run, name: str, every: Sequence[Group]) -> dict[str, Any]:
     """Everything the page shows of one stage name."""
+    own, compared = [group for group in every if group.name == name], tables(run, [name])
     stages = [stage for group in own for stage in group.stages]
-    kind, compared = stages[0].kind, tables(run, [name])
-    figures = _figures(own, colours, compared)
     return {
-        "name": name,
-        "kind": kind,
-        "objectives": _objectives(stages),
-        "done": sum(stage.finished for stage in stages),
-        "stages": stages,
-        "tables": compared,
+        "name": name, "kind": stages[0].kind, "stages": stages, "objectives": _objectives(stages),
+        "tables": compared, "figures": _figures(own, compared), "data": _data(own),
         "floors": list(dict.fromkeys(floor.title for table in compared for floor in table.floors)),
-        "folders": [(group, stage, _colour(group, colours)) for group in own for stage in group.stages],
-        "figures": [(title, drawn) for title, drawn in figures if title not in OPTIMIZER],
-        "optimizer": [(title, drawn) for title, drawn in figures if title in OPTIMIZER],
-        "data": _data(own),
-        "groups": [_details(group, every, _colour(group, colours)) for group in own],
-    }
-
-
-def _colour(group: Group, colours: dict[str, int]) -> int:
-    return min((colours[variant] for variant in group.variants), default=0)
+        "groups": [_details(group, every) for group in own],
+    }  # fmt: skip
 
 
 def _objectives(stages: Sequence[Stage]) -> str:
@@ -117,35 +146,25 @@ def _objectives(stages: Sequence[Stage]) -> str:
     return ""
 
 
-def _figures(
-    own: Sequence[Group], colours: dict[str, int], measured: Sequence[Table]
-) -> list[tuple[str, str]]:
-    """(title, SVG) of every curve the stage left: losses, metrics on dev, then what the optimizer did."""
+def _figures(own: Sequence[Group], measured: Sequence[Table]) -> list[Figure]:
+    """Every curve the stage left: losses, metrics on dev, then what the optimizer did."""
     lines: dict[tuple[str, str], list[Curve]] = {}
-    for group in own:
-        for stage in group.stages:
-            label = f"{words.listed(group.variants)}, seed {stage.seed}"
-            for (title, metric), points in _points(stage).items():
-                seldom = title.endswith((" on dev", " on test"))
-                lines.setdefault((title, metric), []).append(
-                    Curve(label, _colour(group, colours), points, seldom)
-                )
-    floors = {
-        (table.split, metric): [
-            (floor.title, floor.values[metric]) for floor in table.floors if metric in floor.values
-        ]
-        for table in measured
-        for metric in table.metrics
-    }
+    for group, stage in ((one, stage) for one in own for stage in one.stages):
+        for (title, metric), points in _points(stage).items():
+            seldom = title.endswith((" on dev", " on test"))
+            curve = Curve(f"{group.title}, seed {stage.seed}", group.colour, points, seldom)
+            lines.setdefault((title, metric), []).append(curve)
     found = []
     for (title, metric), drawn in sorted(lines.items(), key=lambda item: _figure_order(item[0][0])):
-        split = title.rsplit(" on ", 1)[-1]
-        found.append((title, curves(title, metric, drawn, floors.get((split, metric), []))))
+        same = [table for table in measured if title.endswith(f" on {table.split}")]
+        floors = [floor for table in same for floor in table.floors if metric in floor.values]
+        known = [(floor.title, floor.values[metric]) for floor in floors]
+        found.append((title, curves(title, metric, drawn, known)))
     return [(title, drawn) for title, drawn in found if drawn]
 
 
 def _figure_order(title: str) -> int:
-    order = ("train loss", "accuracy", "macro F1", "Matthews", "bits per byte", "loss on")
+    order = ["train loss", *map(words.metric_name, LARGER_IS_BETTER)]
     if title in OPTIMIZER:
         return 50 + list(OPTIMIZER).index(title)
     return next((index for index, begin in enumerate(order) if title.startswith(begin)), 40)
@@ -157,16 +176,13 @@ def _points(stage: Stage) -> dict[tuple[str, str], list[tuple[float, float]]]:
     for report in stage.curves:
         values: list[tuple[str, str, float | None]] = []
         if report.get("kind") == "train":
-            values += [
-                (f"train loss, {name}", "loss", value) for name, value in (report.get("loss") or {}).items()
-            ]
+            values += [(f"train loss, {name}", "loss", loss) for name, loss in report.get("loss", {}).items()]
             values += [(name, name, report.get(key)) for name, key in OPTIMIZER.items()]
         elif report.get("kind") == "evaluate":
-            split = report.get("split", "dev")
-            measured = report.get("metrics") or {}
-            values += [
-                (f"{words.metric_name(m)} on {split}", m, v) for m, v in measured.items() if m not in UNDRAWN
-            ]
+            split, known = report.get("split", "dev"), report.get("metrics", {}).items()
+            # Perplexity is the loss again, on a scale that flattens everything but the start.
+            drawn = [(metric, value) for metric, value in known if not metric.endswith("perplexity")]
+            values += [(f"{words.metric_name(metric)} on {split}", metric, value) for metric, value in drawn]
         for title, metric, value in values:
             if value is not None:
                 found.setdefault((title, metric), []).append((float(report.get("step", 0)), float(value)))
@@ -182,30 +198,25 @@ def _data(own: Sequence[Group]) -> list[dict[str, Any]]:
                 known = {"split": split, "labels": counted.get("labels") or {}}
                 known |= {key: counted.get(key) for key in DATA_COUNTS}
                 if known not in [line["counts"] for line in lines]:
-                    lines.append({"variants": words.listed(group.variants), "counts": known})
+                    lines.append({"variants": group.title, "counts": known})
     return lines
 
 
-def _details(group: Group, every: Sequence[Group], colour: int) -> dict[str, Any]:
+def _details(group: Group, every: Sequence[Group]) -> dict[str, Any]:
     """What the page folds away for one group: classes, errors, samples, transfer."""
     shown = next((stage for stage in group.stages if stage.record), group.stages[0])
     transfer = shown.record.get("transfer") or []
-    order = {what: index for index, what in enumerate(TRANSFER_ORDER)}
+    split, points = number_points(group.stages)
+    drawn = scatter("predicted against true", points, group.colour)
+    said = [(stage.seed, item) for stage in group.stages for item in stage.record.get("samples") or []]
     return {
-        "group": group,
-        "colour": colour,
-        "gains": gains(group, every),
-        "classes": class_tables(group.stages),
-        "errors": wrong_rows(group.stages),
-        "samples": [
-            (stage.seed, _sample(item))
-            for stage in group.stages
-            for item in stage.record.get("samples") or []
-        ],
-        "transfer": sorted(transfer, key=lambda item: order.get(item.get("what"), 0)),
+        "group": group, "gains": gains(group, every), "classes": class_tables(group.stages),
+        "numbers": (split, drawn) if drawn else None,
+        "errors": wrong_rows(group.stages), "samples": [(seed, _sample(item)) for seed, item in said],
+        "transfer": sorted(transfer, key=lambda item: TRANSFER_ORDER.index(item["what"])),
         "moved": [(what, sum(item.get("what") == what for item in transfer)) for what in TRANSFER_ORDER],
         "seed": shown.seed,
-    }
+    }  # fmt: skip
 
 
 def _sample(item: dict[str, str]) -> tuple[str, str]:
@@ -216,12 +227,10 @@ def _sample(item: dict[str, str]) -> tuple[str, str]:
 
 def _machine(run: Run) -> list[tuple[str, str]]:
     """Facts that a repetition needs, each with every value that occurs."""
-    stages = [stage for stage in run.stages.values() if stage.record]
     facts: dict[str, dict[str, None]] = {}
-    for stage in stages:
-        for key in ("device", "precision", "threads"):
-            if stage.record.get(key) is not None:
-                facts.setdefault(key, {})[str(stage.record[key])] = None
-        for name, version in stage.part("versions").items():
-            facts.setdefault(name, {})[str(version)] = None
+    for stage in run.stages.values():
+        told = {key: stage.record.get(key) for key in ("device", "precision", "threads")}
+        for key, value in {**told, **stage.part("versions")}.items():
+            if value is not None:
+                facts.setdefault(key, {})[str(value)] = None
     return [(key, ", ".join(values)) for key, values in facts.items()]

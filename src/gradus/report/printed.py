@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradus.core.errors import UserError
 from gradus.core.storage import read_json, write_json
+from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.evaluation.statistics import mean
-from gradus.report.records import Run
-from gradus.report.summary import Line, Table, headline, tables
-from gradus.report.words import count, floor_name, metric_name, number, probability, with_deviation
+from gradus.report.ablations import Asked, Transferred, asked, transferred
+from gradus.report.grids import Grid, of_asked, of_table, of_tasks, of_transferred
+from gradus.report.headline import headline
+from gradus.report.records import Run, load_run
+from gradus.report.summary import Table, tables
+from gradus.report.tasks import task_tables
+from gradus.report.words import count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 COLOURS = {"better": "green", "worse": "red", "cannot tell": "yellow"}
 
-PRINTED = frozenset({"accuracy", "macro_f1", "matthews", "loss", "perplexity", "bits_per_byte"})
+PRINTED = [metric for metric in LARGER_IS_BETTER if metric != "calibration_error"]
 """What a terminal has room for; the page and the exported file have every metric."""
 
 
+def _over_stages(
+    compared: Sequence[Table], moved: Sequence[Transferred], answered: Sequence[Asked]
+) -> list[Grid]:
+    """The tables that look at a run as a whole: all tasks, transferred layers, zero-shot."""
+    found = [*of_tasks(compared), *([of_transferred(moved)] if moved else [])]
+    return [*found, of_asked(answered)] if answered else found
+
+
 def print_table(run: Run, console: Console) -> None:
-    """Prints the verdict, and variants x metrics for every result stage and split, floors below."""
+    """Prints the verdict, and variants x metrics for every result stage and split, floors below.
+
+    Where there are many tasks, their common table stands for theirs.
+    """
     from rich.box import SIMPLE
     from rich.markup import escape
     from rich.table import Table as Printed
@@ -32,110 +49,56 @@ def print_table(run: Run, console: Console) -> None:
     console.print(f"[bold]{escape(said.title)}[/bold]", highlight=False)
     for detail in said.details:
         console.print(escape(detail), highlight=False)
-    for table in tables(run):
-        printed = Printed(
-            title=f"{escape(table.stage)}, {table.split}",
-            title_justify="left",
-            title_style="bold",
-            box=SIMPLE,
-        )
-        printed.add_column("variant")
-        shown = [metric for metric in table.metrics if metric in PRINTED]
-        for metric in shown:
-            printed.add_column(metric_name(metric), justify="right")
-        printed.add_column("seeds", justify="right")
-        printed.add_column("against the first")
-        for line in table.lines:
-            colour = COLOURS.get(line.verdict or "", "dim")
-            cells = [_cell(line, metric) for metric in shown]
-            printed.add_row(
-                escape(line.variant), *cells, _seeds(line), f"[{colour}]{_verdict(line)}[/{colour}]"
-            )
-        for floor in table.floors:
-            values = [number(floor.values.get(metric), metric) for metric in shown]
-            printed.add_row(escape(floor.title), *values, "", "learns nothing", style="dim")
+    compared = tables(run)
+    tasks = {task for table in task_tables(compared) for task in table.tasks}
+    single = [of_table(table, PRINTED) for table in compared if table.stage not in tasks]
+    for grid in _over_stages(compared, transferred(run), asked(run)) + single:
+        printed = Printed(title=escape(grid.title), title_justify="left", title_style="bold", box=SIMPLE)
+        for name in grid.header:
+            printed.add_column(name, justify="left" if name in grid.left else "right")
+        for row in grid.rows:
+            cells = [_coloured(escape(cell)) for cell in row.cells]
+            printed.add_row(*cells, style=None if row.kind == "variant" else "dim")
         console.print(printed)
+        for note in grid.notes:
+            console.print(escape(note), style="dim", highlight=False)
 
 
-def _cell(line: Line, metric: str) -> str:
-    cell = line.cells.get(metric)
-    return with_deviation(cell.mean, cell.deviation, metric) if cell else "–"
+def _coloured(cell: str) -> str:
+    colour = next((colour for said, colour in COLOURS.items() if cell.startswith(f"{said} (")), None)
+    return f"[{colour}]{cell}[/{colour}]" if colour else cell
 
 
-def _seeds(line: Line) -> str:
-    return str(len(line.seeds)) if len(line.seeds) == line.planned else f"{len(line.seeds)} of {line.planned}"
-
-
-def _verdict(line: Line) -> str:
-    return f"{line.verdict} ({probability(line.test['p'])})" if line.test else "–"
-
-
-def export(folder: str | Path, path: str | Path) -> Path:
+def export(folder: str | Path | Run, path: str | Path) -> Path:
     """Writes what documents need of a finished run as a small JSON file, at once; returns its path.
 
     Raises UserError where the folder is no run folder or where nothing of it was evaluated.
     """
-    from gradus.report.records import load_run
-
     run = load_run(folder)
     compared = tables(run)
     if not compared:
-        raise UserError("no stage of this run has results yet", file=folder, hint="run it to its end first")
+        hint = "run it to its end first"
+        raise UserError("no stage of this run has results yet", file=run.folder, hint=hint)
     first = next(stage for stage in run.stages.values() if stage.results)
     record = {
-        "recipe": run.recipe,
-        "recipe_digest": run.recipe_digest,
-        "seeds": run.seeds,
-        "variants": run.variants,
-        "headline": headline(run).title,
-        "tables": [_exported(table) for table in compared],
-        "tokens_per_second": _speeds(run),
-        "parameters": first.record.get("parameters"),
-        "machine": {
-            "device": first.record.get("device"),
-            "precision": first.record.get("precision"),
-            "threads": first.record.get("threads"),
-            "versions": first.part("versions"),
-        },
-    }
+        "recipe": run.recipe, "recipe_digest": run.recipe_digest, "seeds": run.seeds,
+        "variants": run.variants, "headline": headline(run).title,
+        "tables": [table.plain() for table in compared],
+        "transferred": [asdict(one) for one in transferred(run)],
+        "zero_shot": [one.plain() for one in asked(run)],
+        "tokens_per_second": _speeds(run), "parameters": first.record.get("parameters"),
+        "machine": {key: first.record.get(key) for key in ("device", "precision", "threads", "versions")},
+    }  # fmt: skip
     write_json(Path(path), record)
     return Path(path)
 
 
-def _exported(table: Table) -> dict[str, Any]:
-    return {
-        "stage": table.stage,
-        "split": table.split,
-        "metric": table.metric,
-        "metrics": table.metrics,
-        "variants": [
-            {
-                "variant": line.variant,
-                "seeds": line.seeds,
-                "metrics": {
-                    m: {"mean": cell.mean, "deviation": cell.deviation, "values": list(cell.values)}
-                    for m, cell in line.cells.items()
-                },
-                "paired_test": {**line.test, "verdict": line.verdict} if line.test else None,
-            }
-            for line in table.lines
-        ],
-        "floors": [
-            {"name": floor.name, "variant": floor.variant, "metrics": floor.values} for floor in table.floors
-        ],
-    }
-
-
 def _speeds(run: Run) -> dict[str, float]:
     """Stage name -> mean training tokens per second over its folders."""
-    speeds = {}
-    for name in run.stage_names:
-        measured = [
-            s.part("training").get("tokens_per_second") for s in run.stages.values() if s.name == name
-        ]
-        if known := [speed for speed in measured if speed]:
-            speeds[name] = mean(known)
-    return speeds
+    speeds: dict[str, list[float]] = {name: [] for name in run.stage_names}
+    for stage in run.stages.values():
+        speeds[stage.name] += filter(None, [stage.part("training").get("tokens_per_second")])
+    return {name: mean(known) for name, known in speeds.items() if known}
 
 
 def results_markdown(files: Sequence[str | Path]) -> str:
@@ -162,28 +125,20 @@ def _markdown(record: dict[str, Any]) -> str:
     facts += [f"{name} {version}" for name, version in machine["versions"].items()]
     facts += [f"{stage} {count(speed)} tokens/s" for stage, speed in speeds.items()]
     lines = [f"## {record['recipe']}", "", f"**{record['headline']}.**", "", "; ".join(facts) + ".", ""]
-    for table in record["tables"]:
-        lines += [f"### {table['stage']}, {table['split']}", "", *_markdown_table(table), ""]
+    compared = [Table.read(table) for table in record["tables"]]
+    moved = [Transferred.read(one) for one in record.get("transferred", [])]
+    answered = [Asked(**one) for one in record.get("zero_shot", [])]
+    for grid in _over_stages(compared, moved, answered) + [of_table(table) for table in compared]:
+        lines += [f"### {grid.title}", "", *_markdown_table(grid), ""]
+        lines += [line for note in grid.notes for line in (note, "")]
     return "\n".join(lines)
 
 
-def _markdown_table(table: dict[str, Any]) -> list[str]:
-    metrics = table["metrics"]
-    lines = [
-        _bar(["variant", *map(metric_name, metrics), "seeds", "against the first"]),
-        _bar(["---", *["---:"] * len(metrics), "---:", "---"]),
-    ]
-    for variant in table["variants"]:
-        cells = [variant["metrics"].get(metric) for metric in metrics]
-        shown = [with_deviation(c["mean"], c["deviation"], m) if c else "–" for c, m in zip(cells, metrics)]
-        test = variant["paired_test"]
-        said = f"{test['verdict']} ({probability(test['p'])})" if test else "–"
-        lines.append(_bar([variant["variant"], *shown, str(len(variant["seeds"])), said]))
-    for floor in table["floors"]:
-        name = floor_name(floor["name"]) + (f" ({floor['variant']})" if floor["variant"] else "")
-        lines.append(
-            _bar([f"*{name}*", *(number(floor["metrics"].get(m), m) for m in metrics), "", "learns nothing"])
-        )
+def _markdown_table(grid: Grid) -> list[str]:
+    lines = [_bar(grid.header), _bar(["---" if name in grid.left else "---:" for name in grid.header])]
+    for row in grid.rows:
+        first = row.cells[0] if row.kind == "variant" else f"*{row.cells[0]}*"
+        lines.append(_bar([first, *row.cells[1:]]))
     return lines
 
 

@@ -57,11 +57,15 @@ class Stage:
 
     @property
     def metric(self) -> str:
-        """The metric that speaks for the stage: what `stop` watches, else accuracy, or bits per byte."""
+        """The metric that speaks for the stage: what `stop` watches; Matthews for CoLA (Warstadt et al. 2018,
+        section 3); else what its objective is judged by, or bits per byte."""
         stop = self.part("config").get("stop") or {}
-        wanted = str(stop.get("metric") or "").rsplit(".", 1)[-1] or DEFAULT_METRIC.get(self.kind, "loss")
-        measured = [metric for split in SPLITS for metric in self.results.get(split, {})]
-        return wanted if wanted in measured or not measured else measured[0]
+        wanted = [str(stop.get("metric") or "").rsplit(".", 1)[-1]]
+        wanted += ["matthews"] if self.name.startswith("cola") else []
+        wanted += [self.part("training").get("metric", "")] if self.kind == "rows" else []
+        wanted += [DEFAULT_METRIC.get(self.kind, "loss")]
+        measured = [metric for split in SPLITS for metric in self.results.get(split, {})] or wanted[-1:]
+        return next((metric for metric in wanted if metric in measured), measured[0])
 
     @cached_property
     def predictions(self) -> dict[str, list[dict[str, Any]]]:
@@ -80,9 +84,9 @@ class Outcome:
     results: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder, read."""
+    """A run folder, read; equal to itself alone."""
 
     folder: Path
     recipe: str
@@ -134,8 +138,10 @@ class Run:
         return list(dict.fromkeys(using))
 
 
-def load_run(folder: str | Path) -> Run:
-    """Reads a run folder. Raises UserError where it is none, or where a file in it is broken."""
+def load_run(folder: str | Path | Run) -> Run:
+    """Reads a run folder; one that was read is returned. Raises UserError where it is none or is broken."""
+    if isinstance(folder, Run):
+        return folder
     folder = Path(folder)
     plan_file = folder / "plan.json"
     if not plan_file.is_file():
@@ -145,10 +151,8 @@ def load_run(folder: str | Path) -> Run:
     recipe_file = folder / "recipe.yaml"
     try:
         stages = {node["id"]: _stage(folder, node) for node in plan["nodes"]}
-        outcomes = [
-            Outcome(item["variant"], item["seed"], dict(item["stages"]), list(item["results"]))
-            for item in plan["outcomes"]
-        ]
+        known = [[item[key] for key in ("variant", "seed", "stages", "results")] for item in plan["outcomes"]]
+        outcomes = [Outcome(variant, seed, dict(own), list(ends)) for variant, seed, own, ends in known]
         name, digest = str(plan["recipe"]), str(plan["recipe_digest"])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError("the plan is incomplete", file=plan_file, text=str(error)) from None
@@ -162,16 +166,8 @@ def _stage(folder: Path, node: dict[str, Any]) -> Stage:
     home = folder / "stages" / node["id"]
     record = _json(home / "stage.json") if (home / "stage.json").is_file() else {}
     curves = list(_json_lines(home / "metrics.jsonl")) if (home / "metrics.jsonl").is_file() else []
-    return Stage(
-        node["id"],
-        node["stage"],
-        node.get("kind", "rows"),
-        node.get("seed", 0),
-        node.get("parent"),
-        home,
-        record,
-        curves,
-    )
+    known = node.get("kind", "rows"), node.get("seed", 0), node.get("parent")
+    return Stage(node["id"], node["stage"], *known, home, record, curves)
 
 
 def _json(path: Path) -> dict[str, Any]:

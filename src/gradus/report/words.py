@@ -5,17 +5,10 @@ from __future__ import annotations
 import math
 
 MINUS = "−"
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "matthews": "Matthews",
-    "calibration_error": "calibration error",
-    "loss": "loss",
-    "perplexity": "perplexity",
-    "bits_per_byte": "bits per byte",
-}
-FLOOR_NAMES = {"majority": "majority label", "naive_bayes": "naive Bayes", "unigram": "unigram"}
-SHARES = frozenset({"accuracy", "macro_f1", "matthews", "calibration_error"})
+METRIC_NAMES = {"macro_f1": "macro F1", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
+"""Metrics that are not called by their words alone."""
+FLOOR_NAMES = {"majority": "majority label", "naive_bayes": "naive Bayes", "mean": "mean of train"}
+SHARES = frozenset({"accuracy", "macro_f1", "matthews", "pearson", "spearman", "calibration_error"})
 """Metrics within [-1, 1], shown times 100 as the literature does."""
 DECIMALS = {"loss": 3, "bits_per_byte": 3, "perplexity": 2}
 

@@ -1,0 +1,122 @@
+"""Tables as rows of words, which the page, the terminal and Markdown draw alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gradus.report.ablations import Asked, Transferred
+from gradus.report.summary import Cell, Line, Table
+from gradus.report.tasks import AVERAGE, Tasks, task_tables
+from gradus.report.words import metric_name, number, probability
+
+MARKS = {"better": " ★", "worse": " †", "the same stage": " ="}
+TASKS_NOTE = (
+    "★ better and † worse than the first variant on that task: a paired bootstrap over rows, p < 0.05, each "
+    "task by itself; = the first variant's own stage; ± over seeds."
+)
+PAPER_NOTE = (
+    "Rows “paper” are Radford et al. 2018, table 5: the paper's own numbers, of its own data (BooksCorpus) "
+    "and its own model (12 layers, 768 wide), MRPC and QQP by F1. Averages are over the tasks shown; the "
+    "paper's over its eight are 74.7 (full), 59.9 (no pre-training), 75.0 (no auxiliary loss), 69.1 (LSTM)."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """`kind` is "variant", "floor" or "paper"; `variant` names the one that its colour stands for."""
+
+    kind: str
+    cells: list[str]
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Words in rows and columns. Columns stand to the right, save those whose header is in `left`."""
+
+    title: str
+    header: list[str]
+    rows: list[Row]
+    left: frozenset[str] = frozenset({"variant"})
+    notes: list[str] = field(default_factory=list)
+
+
+def of_table(table: Table, metrics: Sequence[str] | None = None) -> Grid:
+    """Variants x metrics (all, unless given) of one stage and split, floors below."""
+    shown = table.metrics if metrics is None else [m for m in table.metrics if m in metrics]
+    header = ["variant", *map(metric_name, shown), "seeds", "against the first"]
+    rows = []
+    for line in table.lines:
+        cells = [_cell(line.cells.get(metric), metric) for metric in shown]
+        rows.append(Row("variant", [line.variant, *cells, _seeds(line), _verdict(line)], line.variant))
+    for floor in table.floors:
+        cells = [number(floor.values.get(metric), metric) for metric in shown]
+        rows.append(Row("floor", [floor.title, *cells, "", "learns nothing"]))
+    left = frozenset({"variant", "against the first"})
+    return Grid(f"{table.stage}, {table.split}", header, rows, left)
+
+
+def _cell(cell: Cell | None, metric: str) -> str:
+    return cell.shown(metric) if cell else "–"
+
+
+def _seeds(line: Line) -> str:
+    return str(len(line.seeds)) if len(line.seeds) == line.planned else f"{len(line.seeds)} of {line.planned}"
+
+
+def _verdict(line: Line) -> str:
+    """ "worse (p < 0.001)"; a dash where nothing was compared."""
+    return f"{line.verdict} ({probability(line.test['p'])})" if line.test else line.verdict or "–"
+
+
+def of_tasks(compared: Sequence[Table]) -> list[Grid]:
+    """Variants x tasks of each split, their average, floors, and the paper's rows; the legend once."""
+    many = task_tables(compared)
+    return [_of_tasks(table, last=table is many[-1]) for table in many]
+
+
+def _of_tasks(table: Tasks, last: bool) -> Grid:
+    columns = [*table.tasks.items(), (AVERAGE, "accuracy")]
+    titles = [f"{task} ({metric_name(metric)})" for task, metric in table.tasks.items()]
+    rows = []
+    for line in table.lines:
+        marks = {task: MARKS.get(said or "", "") for task, said in table.verdicts[line.variant].items()}
+        cells = [_cell(line.cells.get(task), metric) + marks.get(task, "") for task, metric in columns]
+        rows.append(Row("variant", [line.variant, *cells], line.variant))
+    for floor in (*table.floors, *table.paper):
+        cells = [number(floor.values.get(task), metric) for task, metric in columns]
+        rows.append(Row("paper" if floor in table.paper else "floor", [floor.title, *cells]))
+    notes = [TASKS_NOTE, *([PAPER_NOTE] if table.paper else [])]
+    header = ["variant", *titles, AVERAGE]
+    return Grid(f"{table.stage}, {table.split}", header, rows, notes=notes if last else [])
+
+
+def of_transferred(found: Sequence[Transferred]) -> Grid:
+    """Tasks x transferred layers."""
+    every = sorted({layers for one in found for layers in one.cells})
+    header = ["task", *(f"{layers} layers" if layers != 1 else "1 layer" for layers in every)]
+    rows = []
+    for one in found:
+        cells = [_cell(one.cells.get(layers), one.metric) for layers in every]
+        rows.append(Row("variant", [f"{one.stage}, {one.split} ({metric_name(one.metric)})", *cells]))
+    return Grid("transferred layers", header, rows, frozenset({"task"}), ["0 layers: the embeddings alone."])
+
+
+def of_asked(found: Sequence[Asked]) -> Grid:
+    """The last zero-shot and few-shot figures."""
+    stages, seeds = {one.stage for one in found}, {one.seed for one in found}
+    rows = []
+    for one in found:
+        where = [one.stage] if len(stages) > 1 else []
+        where += one.variants[:1] if one.variants[0] != found[0].variants[0] else []
+        where += [f"seed {one.seed}"] if len(seeds) > 1 else []
+        named = one.metrics | {"majority": None} if one.metric != "accuracy" else one.metrics
+        keys = (one.metric, "low", "high", "chance", "majority")
+        score, low, high, chance, most = (number(named.get(key), one.metric) for key in keys)
+        name, scored = f"{one.title} ({', '.join([*where, one.split])})", f"{one.metrics['rows']:,.0f}"
+        interval = f"{score} [{low}, {high}]"
+        cells = [name, metric_name(one.metric), interval, chance, most, scored, one.verdict]
+        rows.append(Row("variant", cells, one.variants[0]))
+    header = ["task", "metric", "score, 95 %", "chance", "majority", "rows", "verdict"]
+    return Grid("zero-shot and few-shot", header, rows, frozenset({"task", "metric", "verdict"}))
