@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,30 @@ def test_tables(tmp_path: Path) -> None:
     assert read(tmp_path, 'a\t\n"x\ty"\t1\n', quotes=True) == [{"a": "x\ty", "column 2": "1"}]
     assert read(tmp_path, '"x,y\n', "a.csv", quotes=False, columns=["a", "b"]) == [{"a": '"x', "b": "y"}]
     assert read(tmp_path, "a\nx\0y\n") == [{"a": "x\0y"}]
+
+
+def test_a_row_wider_than_the_first_is_never_cut_in_silence(tmp_path: Path) -> None:
+    named: dict[str, Any] = {"columns": ["text", "label"]}
+    renamed = named | {"header": True}
+    wide = "text number 1,1\nI, for one, like it,1\n"
+    for content, options, told in [
+        ("a,b\n" + wide, renamed, "a.csv:3: 4 fields below a header of 2: ' like it'"),
+        (wide, named, "a.csv:2: 4 fields where the first row has 2"),
+        ("I, for one, like it,1\nfine,1\n", named, "a.csv:2: 2 fields where the first row has 4"),
+    ]:
+        with pytest.raises(UserError, match=re.escape(told)):
+            read(tmp_path, content, "a.csv", **options)
+    assert read(tmp_path, "a,b,c\n好,1,x\n坏,0,\n差,0\n", "a.csv", **renamed)[2] == {
+        "text": "差",
+        "label": "0",
+    }
+    assert read(tmp_path, "好,1,\n坏,0,x\n", "a.csv", **named)[1] == {"text": "坏", "label": "0"}
+
+
+def test_a_field_that_is_not_there_is_dropped_as_an_empty_one(tmp_path: Path) -> None:
+    lines = ['{"text": "好", "label": null}', '{"text": "坏"}', '{"text": "差", "label": ""}']
+    lines = "\n".join([*lines, '{"text": "x", "label": "1"}'])
+    assert read(tmp_path, lines, "a.jsonl", drop={"label": ""}) == [{"text": "x", "label": "1"}]
 
 
 def test_quoted_csv_knows_where_its_rows_begin(tmp_path: Path) -> None:
@@ -118,7 +143,7 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
         "a.tsv",
         "a\n1\n",
         {"columns": ["b", "c"], "header": True},
-        "a.tsv:1: columns: the header has 1 columns",
+        "a.tsv:1: columns: the header has 1 column where",
     ),
     "no end": (
         "a.csv",
@@ -161,19 +186,19 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
         "a.tsv",
         "text\n好\n".encode() + "año\n".encode("latin-1"),
         {},
-        "a.tsv:3: bytes f1 are not utf-8 (it reads as latin-1: ",
+        "a.tsv:3: bytes f1 at byte 10 are not utf-8 (it reads as latin-1: ",
     ),
     "chinese": (
         "a.csv",
         "文\n好的，谢谢\n".encode("gb18030"),
         {},
-        "a.csv:1: bytes ce c4 are not utf-8 (it reads as gb18030: ",
+        "a.csv:1: bytes ce at byte 0 are not utf-8 (it reads as gb18030: ",
     ),
     "chinese json": (
         "a.json",
         '[\n{"a": "好的"}]'.encode("gb18030"),
         {},
-        "a.json:2: bytes ba are not utf-8 (it reads as gb18030",
+        "a.json:2: bytes ba at byte 9 are not utf-8 (it reads as gb18030",
     ),
     "not utf-16": ("a.tsv", b"\xff\xfea\0\n\0b", {"encoding": "utf-16"}, "are not utf-16"),
     "no rows": ("a.tsv", "text\tlabel\n", {}, "a.tsv: the file holds no rows"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -75,7 +76,7 @@ class RowEncoder:
         room = self.context - special
         if room < 1:
             problem = f"a context of {self.context} tokens holds nothing but the {special} special tokens"
-            raise UserError(problem, file=row.file, line=row.line, field="model.context")
+            raise UserError(problem, field="model.context")
         lengths = [len(tokens[part.text]) for part in parts]
         half = getattr(self.format, "cut", "priority") == "half"
         kept = halves(parts, lengths, self.context) if half else shortened(lengths, room)
@@ -120,5 +121,5 @@ def halves(parts: Several[Part], lengths: Several[int], context: int) -> list[in
 def _require_text(row: LabelledRow, sequences: list[Sequence]) -> None:
     for part in sequences[0]:
         if not part.text.strip():
-            hint = f'`drop: {{{part.column}: ""}}` leaves such rows out'
+            hint = f"`drop: {{{part.column}: {json.dumps(part.text)}}}` leaves such rows out"
             raise UserError("the text is empty", file=row.file, line=row.line, field=part.column, hint=hint)

@@ -5,6 +5,7 @@ It is part of the model, so it is decided once, from train alone.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -126,9 +127,8 @@ def label_text(row: LabelledRow, field: str) -> str:
     """The label as it stands in the row. Raises UserError where there is none."""
     text = field_text(row, field).strip()
     if not text:
-        raise UserError(
-            "the label is empty", file=row.file, line=row.line, field=field, hint="every row needs one"
-        )
+        hint = f"`drop: {{{field}: {json.dumps(row.fields[field])}}}` leaves such rows out"
+        raise UserError("the label is empty", file=row.file, line=row.line, field=field, hint=hint)
     return text
 
 

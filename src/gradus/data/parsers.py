@@ -1,78 +1,23 @@
-"""The shapes a file of rows may have: lines, TSV, CSV, JSON Lines or a JSON array become (line, named text
-fields).
+"""The shapes a file of rows may have: lines, TSV, CSV, JSON or Parquet become (line, named text fields).
 
-A row that cannot be read is yielded as its error, so that the caller decides whether it may be skipped. Lines
-end at LF or CRLF and at nothing else: a Unicode line separator inside a text is text. Empty lines are no
-rows.
+A row that cannot be read is yielded as its error. Empty lines are no rows.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import IO, Any, cast
 
-from gradus.core.errors import UserError
-from gradus.data.paths import BOM, is_sound, undecodable
-from gradus.data.reader_options import Reader, ReaderOptions, first_double
+from gradus.core.errors import UserError, counted
+from gradus.data.hub import read_parquet
+from gradus.data.input import Input, Parsed
+from gradus.data.nested import read_json, read_json_lines
+from gradus.data.reader_options import Reader, first_double
 
 LINE_FIELD = "text"
 """What a line is called when neither `columns` nor `pattern` names it."""
 _LONGEST_FIELD = 2**31 - 1
-_SPACE = re.compile(r"[ \t\r\n]*")
-_ESCAPED = re.compile("[\udc80-\udcff]+")
-Parsed = Iterator[tuple[int, dict[str, str] | UserError]]
-
-
-@dataclass(frozen=True)
-class Input:
-    """A stream on its way to rows, and how its errors begin."""
-
-    stream: IO[Any]
-    name: str
-    options: ReaderOptions
-    reader: Reader
-    absent: frozenset[str]
-
-    def error(self, problem: str, line: int | None, **where: Any) -> UserError:
-        return UserError(problem, file=self.name, line=line, **where)
-
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """(number, line without its end). Bytes that cannot be decoded become surrogates, found by
-        `undecoded`."""
-        is_text = isinstance(self.stream.read(0), str)
-        wrapped: IO[str] = (
-            self.stream
-            if is_text
-            else io.TextIOWrapper(
-                cast(IO[bytes], self.stream), self.options.encoding, errors="surrogateescape", newline="\n"
-            )
-        )
-        number = 0
-        try:
-            for number, line in enumerate(wrapped, start=1):
-                if number == 1:
-                    line = line.removeprefix(BOM)
-                yield number, line.removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            bad = error.object[error.start : error.end]
-            raise undecodable(self.name, number + 1, self.options.encoding, bad, error.object) from None
-        finally:
-            if not is_text:
-                cast(io.TextIOWrapper, wrapped).detach()
-
-    def undecoded(self, text: str, line: int) -> UserError | None:
-        """The error for text with bytes that are not of the encoding, None where all is well."""
-        if is_sound(text):
-            return None
-        around = text.encode(self.options.encoding, "surrogateescape")
-        run = _ESCAPED.search(text)
-        bad = run[0].encode("ascii", "surrogateescape") if run else b""
-        return undecodable(self.name, line, self.options.encoding, bad, around)
 
 
 def _read_lines(source: Input) -> Parsed:
@@ -81,7 +26,7 @@ def _read_lines(source: Input) -> Parsed:
     for number, line in source.lines():
         if not line:
             continue
-        bad = source.undecoded(line, number)
+        bad = source.undecoded(number)
         match = pattern.fullmatch(line) if pattern else None
         if bad:
             yield number, bad
@@ -101,18 +46,21 @@ def _read_table(source: Input) -> Parsed:
     options = source.options
     header = options.header if options.header is not None else options.columns is None
     names: list[str] | None = None
+    first: list[str] = []
     for number, cells in _cells(source):
-        bad = cells if isinstance(cells, UserError) else source.undecoded("".join(cells), number)
+        bad = cells if isinstance(cells, UserError) else source.undecoded(number)
         if bad:
             if names is None and header:
                 raise bad
             yield number, bad
         elif not isinstance(cells, UserError):
             if names is None:
-                names = _names(source, cells, number, header)
+                names, first = _names(source, cells, number, header), cells
                 if header:
                     continue
-            yield number, _named(source, names, cells, number)
+            fields = _named(source, names, cells, number)
+            misfit = _misfit(source, first, cells, number, header)
+            yield number, fields if isinstance(fields, UserError) else misfit or fields
 
 
 def _cells(source: Input) -> Iterator[tuple[int, list[str] | UserError]]:
@@ -156,7 +104,7 @@ def _names(source: Input, first: list[str], line: int, header: bool) -> list[str
     if len(first) < len(columns) and len(first) == len(fewer):
         columns = fewer
     if header and len(first) < len(columns):
-        problem = f"the header has {len(first)} columns where `columns` names {len(columns)}"
+        problem = f"the header has {counted(len(first), 'column')} where `columns` names {len(columns)}"
         raise source.error(problem, line, field="columns", text=", ".join(first))
     if not header and [cell.strip() for cell in first[: len(columns)]] == columns:
         hint = "write header: true"
@@ -164,115 +112,32 @@ def _names(source: Input, first: list[str], line: int, header: bool) -> list[str
     return columns
 
 
+def _misfit(source: Input, first: list[str], cells: list[str], line: int, header: bool) -> UserError | None:
+    """The error for a row with other cells than the first, as a separator within a text makes them: the text
+    would be cut there. TSV without header may differ: some files have columns that only some rows fill."""
+    wider, narrower = any(cells[len(first) :]), any(first[len(cells) :]) and not header
+    if not (wider or narrower) or (source.reader == "tsv" and not header):
+        return None
+    place = f"below a header of {len(first)}" if header else f"where the first row has {len(first)}"
+    text = cells[len(first)] if wider else "\t".join(cells)
+    hint = "a separator inside a field needs quotes"
+    return source.error(f"{counted(len(cells), 'field')} {place}", line, text=text, hint=hint)
+
+
 def _named(source: Input, names: list[str], cells: list[str], line: int) -> dict[str, str] | UserError:
-    """The fields of one row. More cells than names are fine where `columns` chose them, not below a
-    header."""
-    wanted = f"{len(names)} {'is' if len(names) == 1 else 'are'} wanted"
+    """The fields of one row; cells beyond those that `columns` names are ignored."""
     if len(cells) < len(names):
-        problem = f"{len(cells)} field{'' if len(cells) == 1 else 's'} where {wanted}"
+        wanted = f"{len(names)} {'is' if len(names) == 1 else 'are'} wanted"
+        problem = f"{counted(len(cells), 'field')} where {wanted}"
         return source.error(problem, line, text="\t".join(cells), hint=f"the columns are {', '.join(names)}")
-    if source.options.columns is None and any(cells[len(names) :]):
-        hint = (
-            "a separator inside a field needs quotes; columns beyond those that `columns` names are ignored"
-        )
-        problem = f"{len(cells)} fields below a header of {len(names)}"
-        return source.error(problem, line, text=cells[len(names)], hint=hint)
     return dict(zip(names, cells))
-
-
-def _read_json_lines(source: Input) -> Parsed:
-    for number, line in source.lines():
-        if not line.strip():
-            continue
-        bad = source.undecoded(line, number)
-        if bad:
-            yield number, bad
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            hint = f"column {error.colno}" + (
-                "; for one JSON array write reader: json" if number == 1 else ""
-            )
-            yield (
-                number,
-                source.error(f"not JSON: {error.msg}", number, text=line[error.pos :][:40], hint=hint),
-            )
-        except (ValueError, RecursionError) as error:
-            yield number, source.error(f"not JSON that can be read: {error}", number)
-        else:
-            yield number, _object_fields(source, value, number, "for one JSON array write reader: json")
-
-
-def _read_json_array(source: Input) -> Parsed:
-    """The objects of one array. What is not JSON ends the file: nobody can tell where the next row would
-    begin."""
-    lines = [line for _, line in source.lines()]
-    text = "\n".join(lines)
-    if not is_sound(text):
-        raise next(
-            bad for number, line in enumerate(lines, start=1) if (bad := source.undecoded(line, number))
-        )
-    place = _skip_space(text, 0)
-    if text[place : place + 1] != "[":
-        raise source.error(
-            "a JSON array of objects is wanted", 1, text=text[:40], hint="one object a line: reader: jsonl"
-        )
-    decoder, line, counted = json.JSONDecoder(), 1, 0
-    place = _skip_space(text, place + 1)
-    while text[place : place + 1] != "]":
-        line, counted = line + text.count("\n", counted, place), place
-        try:
-            value, place = decoder.raw_decode(text, place)
-            place = _skip_space(text, place)
-            if text[place : place + 1] == ",":
-                place = _skip_space(text, place + 1)
-            elif text[place : place + 1] != "]":
-                raise json.JSONDecodeError("expecting , or ] after a row", text, place)
-        except json.JSONDecodeError as error:
-            problem, hint = f"not JSON: {error.msg}", f"column {error.colno}"
-            raise source.error(problem, error.lineno, text=text[error.pos :][:40], hint=hint) from None
-        except (ValueError, RecursionError) as error:
-            raise source.error(f"not JSON that can be read: {error}", line) from None
-        yield line, _object_fields(source, value, line, "every element of the array is a row")
-
-
-def _skip_space(text: str, place: int) -> int:
-    match = _SPACE.match(text, place)
-    return match.end() if match else place
-
-
-def _object_fields(source: Input, value: Any, line: int, hint: str) -> dict[str, str] | UserError:
-    if not isinstance(value, dict):
-        return source.error(
-            "a row must be a JSON object", line, text=json.dumps(value, ensure_ascii=False), hint=hint
-        )
-    fields = {name: _json_text(item) for name, item in value.items() if item is not None}
-    for name, text in fields.items():
-        if not is_sound(name + text):
-            return source.error(
-                r"half of a \ud800 pair: no such letter", line, field=quotable(name), text=quotable(text)
-            )
-    return fields
-
-
-def quotable(text: str) -> str:
-    """`text` with half pairs written as escapes, so that it can be printed."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _json_text(value: Any) -> str:
-    """A JSON value as text: strings as they are, true, false and numbers as JSON writes them, the rest as
-    JSON."""
-    if isinstance(value, str):
-        return value
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 PARSERS: dict[Reader, Callable[[Input], Parsed]] = {
     "lines": _read_lines,
     "tsv": _read_table,
     "csv": _read_table,
-    "jsonl": _read_json_lines,
-    "json": _read_json_array,
+    "jsonl": read_json_lines,
+    "json": read_json,
+    "parquet": read_parquet,
 }

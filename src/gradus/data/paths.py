@@ -19,7 +19,8 @@ from pydantic import AfterValidator
 
 from gradus.core.errors import UserError
 
-BUILTIN = "builtin:"
+BUILTIN, HUB = "builtin:", "hub:"
+"""How names of data begin that is no file: what Python brings, and data sets of the Hugging Face hub."""
 BOM = "\ufeff"
 _MAGIC = "*?["
 _SHOWN_BYTES = 8
@@ -34,7 +35,7 @@ def find_files(choice: str | Sequence[str], root: Path, field: str, *, folders: 
     """
     found: list[Path] = []
     for entry in [choice] if isinstance(choice, str) else choice:
-        found += _entry_files(entry, root, field, folders)
+        found += map(_plain, _entry_files(entry, root, field, folders))
     seen: set[Path] = set()
     for file in found:
         real = file.resolve()
@@ -48,9 +49,18 @@ def find_files(choice: str | Sequence[str], root: Path, field: str, *, folders: 
     return found
 
 
+def _plain(path: Path) -> Path:
+    """The path without `..`, where that is the same file (a link on the way may lead elsewhere)."""
+    short = Path(os.path.normpath(path))
+    return short if ".." in path.parts and short.exists() and short.samefile(path) else path
+
+
 def _entry_files(entry: str, root: Path, field: str, folders: bool) -> list[Path]:
     if entry.startswith(BUILTIN):
         raise UserError("built-in data stands alone, not in a list", field=field, text=entry)
+    if entry.startswith(HUB):
+        problem = "a data set of the hub is rows, and stands alone, not in a list"
+        raise UserError(problem, field=field, text=entry)
     path = root / Path(entry).expanduser()
     if path.is_dir():
         if not folders:
@@ -104,27 +114,29 @@ def read_text(file: Path, encoding: str) -> str:
     Raises UserError with the line, the byte offset and the bytes where the file is not written in `encoding`.
     """
     data = file.read_bytes()
+    if wrong := first_undecodable(data, encoding, file):
+        raise wrong
+    return data.decode(encoding).removeprefix(BOM).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def first_undecodable(
+    data: bytes, encoding: str, file: Path | str, line: int = 1, start: int = 0
+) -> UserError | None:
+    """The error for the first bytes that are not `encoding`, with line, place and an encoding that reads
+    them; None where all are. `data` begins on `line`, at byte `start` of the file."""
     try:
-        text = data.decode(encoding)
+        data.decode(encoding)
+        return None
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        bad = data[error.start : max(error.end, error.start + 1)]
-        raise undecodable(file, line, encoding, bad, data, offset=error.start) from None
-    return text.removeprefix(BOM).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def undecodable(
-    file: Path | str, line: int | None, encoding: str, bad: bytes, around: bytes, offset: int | None = None
-) -> UserError:
-    """The error for bytes that are not `encoding`; the hint names an encoding that reads what stands `around`
-    them."""
-    where = f" at byte {offset}" if offset is not None else ""
-    shown = bad[:_SHOWN_BYTES].hex(" ")
-    better = likely_encoding(around, encoding)
+        begin, end = error.start, max(error.end, error.start + 1)
+    better = likely_encoding(data, encoding)
     hint = (
         f"it reads as {better}: write encoding: {better}" if better else "name its encoding: with `encoding`"
     )
-    return UserError(f"bytes {shown}{where} are not {encoding}", file=file, line=line, hint=hint)
+    shown = data[begin : min(end, begin + _SHOWN_BYTES)].hex(" ")
+    before = data[:begin].decode(encoding, "replace").count("\n")  # in UTF-16 a byte 10 is not always an LF
+    problem = f"bytes {shown} at byte {start + begin} are not {encoding}"
+    return UserError(problem, file=file, line=line + before, hint=hint)
 
 
 def likely_encoding(data: bytes, tried: str) -> str | None:

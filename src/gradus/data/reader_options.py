@@ -12,15 +12,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gradus.core.config import Config
 from gradus.core.errors import UserError
-from gradus.data.paths import Encoding
+from gradus.data.json_paths import steps
+from gradus.data.paths import HUB, Encoding
 
-Reader = Literal["lines", "tsv", "csv", "jsonl", "json"]
+Reader = Literal["lines", "tsv", "csv", "jsonl", "json", "parquet"]
 SUFFIXES: dict[str, Reader] = {
     ".tsv": "tsv",
     ".csv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
+    ".parquet": "parquet",
 }
 
 
@@ -50,6 +52,27 @@ def _named_groups(pattern: str) -> str:
     return pattern
 
 
+def _a_path(path: str) -> str:
+    steps(path)
+    return path
+
+
+JsonPath = Annotated[str, AfterValidator(_a_path)]
+"""Keys, indices (from 0) and stars (every element) with / between them."""
+
+
+class Picked(Config):
+    """A value of nested data; written as its path alone where there is nothing to join."""
+
+    path: JsonPath
+    join: str | None = None
+    """What stands between the texts of a list that becomes one text, such as a line's end."""
+
+
+def _path_alone(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
 class ReaderOptions(Config):
     """How files of rows are read; the same for all splits, and kept with the model to read the rows of
     `predict`."""
@@ -58,7 +81,8 @@ class ReaderOptions(Config):
     """Default: `lines` where there is a pattern, else by suffix."""
     columns: Annotated[list[Text], Field(min_length=1)] | None = None
     """TSV and CSV: names for the columns of a file without header (with `header: true` they rename); further
-    columns are ignored. Lines: one name for the line, which is else called "text"."""
+    columns are ignored, but a row wider than the first is an error (in TSV only below a header). Lines: one
+    name for the line, which is else called "text"."""
     header: bool | None = None
     """TSV and CSV: whether the first line names the columns. Default: yes, unless `columns` does."""
     quotes: bool | None = None
@@ -67,6 +91,12 @@ class ReaderOptions(Config):
     encoding: Encoding = "utf-8"
     pattern: Annotated[str, AfterValidator(_named_groups)] | None = None
     """Lines: a regular expression that matches whole lines; its named groups are the fields."""
+    rows: JsonPath | None = None
+    """JSON, JSON Lines, Parquet: where the rows are, as `data/*/paragraphs/*/qas/*`. Default: every element
+    of the array, every line. The keys of a row's object are its fields."""
+    fields: dict[str, Annotated[Picked, BeforeValidator(_path_alone)]] = {}
+    """Further fields by path: below the row, or, with `rows`, from the top, with the row's own indices for
+    stars; further stars gather a list. `{path: ..., join: TEXT}` makes one text of a list."""
     map: dict[str, dict[Text, Text]] = {}
     """Field -> old value -> new value; other values stay. Done before `drop`."""
     drop: dict[str, Annotated[list[Text], BeforeValidator(_one_or_more)]] = {}
@@ -96,25 +126,29 @@ class ReaderOptions(Config):
     def reader_for(self, name: str | Path) -> Reader:
         """The reader for a file. Raises UserError where its suffix tells nothing or an option is not for this
         reader."""
-        reader = self.reader or (
-            "lines" if self.pattern is not None else SUFFIXES.get(Path(name).suffix.lower())
-        )
+        from_hub = str(name).startswith(HUB)
+        natural = "lines" if self.pattern is not None else SUFFIXES.get(Path(name).suffix.lower())
+        reader = "parquet" if from_hub else self.reader or natural
         if reader is None:
-            hint = "write reader: lines, tsv, csv, jsonl or json, or a `pattern` for its lines"
+            hint = "write reader: lines, tsv, csv, jsonl, json or parquet, or a `pattern` for its lines"
             raise UserError(
                 "the name does not tell how to read these rows", file=name, field="reader", hint=hint
             )
-        table = reader in ("tsv", "csv")
+        table, nested = reader in ("tsv", "csv"), reader in ("json", "jsonl", "parquet")
         one_name = reader == "lines" and self.columns is not None and len(self.columns) == 1
         wrong = {
+            "reader": from_hub and self.reader not in (None, "parquet"),
+            "pattern": from_hub and self.pattern is not None,
             "columns": self.columns is not None and not table and not one_name,
             "header": self.header is not None and not table,
             "quotes": self.quotes is not None and not table,
+            "encoding": self.encoding != "utf-8" and reader == "parquet",
+            "rows": self.rows is not None and not nested,
+            "fields": bool(self.fields) and not nested,
         }
         for option in (option for option, is_wrong in wrong.items() if is_wrong):
-            raise UserError(
-                f"this option is not for {reader} files", file=name, field=option, hint="leave it out"
-            )
+            kind = "the hub's data sets" if from_hub else f"{reader} files"
+            raise UserError(f"this option is not for {kind}", file=name, field=option, hint="leave it out")
         return reader
 
 

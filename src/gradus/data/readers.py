@@ -1,7 +1,7 @@
 """Rows out of one file or stream, one at a time: parsed, renamed by `map`, without those of `drop`.
 
-Every value is text. Rows are streamed (only a JSON array is held in memory). What cannot be read is told with
-file, line and field, or collected in `skipped` where the recipe allows some bad rows.
+Every value is text. Rows are streamed (only `reader: json` holds its file in memory). What cannot be read is
+told with file, line and field, or collected in `skipped` where the recipe allows some bad rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from gradus.core.errors import UserError, nearest
-from gradus.data.parsers import PARSERS, Input
+from gradus.data.input import Input, Parsed
+from gradus.data.parsers import PARSERS
 from gradus.data.reader_options import ReaderOptions
 
 
@@ -84,8 +85,18 @@ def raw_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, fields) of every row, as the file has them: before `map` and `drop`."""
     reader = options.reader_for(name)
+    yield from good_rows(
+        PARSERS[reader](Input(stream, name, options, reader, absent)), name, options, skipped
+    )
+
+
+def good_rows(
+    parsed: Parsed, name: str, options: ReaderOptions, skipped: list[Skipped]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows that could be read. Raises UserError for the first bad one beyond those allowed, and where
+    there is none."""
     found = False
-    for line, fields in PARSERS[reader](Input(stream, name, options, reader, absent)):
+    for line, fields in parsed:
         if isinstance(fields, UserError):
             if len(skipped) >= options.skippable:
                 if skipped:
@@ -96,7 +107,8 @@ def raw_rows(
             found = True
             yield line, fields
     if not found:
-        raise UserError("the file holds no rows", file=name)
+        path = options.rows
+        raise UserError("the file holds no rows", file=name, field=path and "rows", text=path)
 
 
 def renamed(fields: dict[str, str], options: ReaderOptions) -> dict[str, str]:
@@ -107,5 +119,5 @@ def renamed(fields: dict[str, str], options: ReaderOptions) -> dict[str, str]:
 
 
 def is_dropped(fields: Mapping[str, str], options: ReaderOptions) -> bool:
-    """Whether `drop` leaves out a row with these (renamed) fields."""
-    return any(fields.get(field) in values for field, values in options.drop.items())
+    """Whether `drop` leaves out a row with these (renamed) fields; one that is missing counts as empty."""
+    return any(fields.get(field, "") in values for field, values in options.drop.items())

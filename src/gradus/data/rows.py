@@ -1,11 +1,13 @@
-"""Labelled rows of every split: read, held out, renamed, dropped, limited and counted, in this order."""
+"""Labelled rows of every split: read, held out, renamed, dropped, cleared of leaks, limited and counted, in
+this order."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
@@ -15,11 +17,15 @@ from pydantic import Field, model_validator
 from gradus.core.errors import UserError, nearest
 from gradus.data.builtin import builtin_name, builtin_rows
 from gradus.data.formats import Format
-from gradus.data.paths import find_files
+from gradus.data.hub import HubName, read_hub
+from gradus.data.input import Input
+from gradus.data.leakage import leaked, row_keys
+from gradus.data.paths import HUB, find_files
 from gradus.data.reader_options import ReaderOptions, Text
 from gradus.data.readers import (
     Row,
     Skipped,
+    good_rows,
     is_dropped,
     missing_column,
     raw_rows,
@@ -28,7 +34,6 @@ from gradus.data.readers import (
     renamed,
 )
 from gradus.data.split import (
-    DEV,
     SPLITS,
     TEST,
     TRAIN,
@@ -38,6 +43,7 @@ from gradus.data.split import (
     assign,
     fraction,
     held_out,
+    named,
 )
 
 STANDARD_INPUT = "-"
@@ -48,7 +54,7 @@ class RowsData(ReaderOptions):
 
     kind: Literal["rows"]
     train: TrainChoice
-    """A file, a glob, a list of those, or builtin:NAME."""
+    """A file, a glob, a list of those, builtin:NAME, or hub:NAME of a data set of the Hugging Face hub."""
     dev: EvaluationChoice = None
     """As train, or a share of it: "10 %" or {share: 10 %, by: FIELD}."""
     test: EvaluationChoice = None
@@ -63,10 +69,13 @@ class RowsData(ReaderOptions):
     """Rows with more tokens than the context: cut (and counted), or an error."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Train on the first so many rows only (after dev and test were held out)."""
+    leakage: Literal["stop", "allow", "drop"] = "stop"
+    """What to do where a row of test is in train, too (case, white space, punctuation and label aside): stop
+    with an error, allow it, or drop such rows from train."""
 
     @model_validator(mode="after")
     def _shares(self) -> RowsData:
-        held_out(self.dev, self.test)
+        held_out(self)
         return self
 
     def reader_options(self) -> ReaderOptions:
@@ -87,13 +96,8 @@ class RowSource:
     """Rows left out by `drop`."""
     beyond_limit: int = 0
     """Rows left out by `limit`."""
-
-    def require(self, fields: Sequence[str]) -> None:
-        """Raises UserError for the first row that lacks one of the fields."""
-        for row in self.rows:
-            for field in fields:
-                if field not in row.fields:
-                    missing_column(row, field)
+    leaked: int = 0
+    """Rows left out by `leakage: drop`, before `limit`."""
 
 
 def row_splits(data: RowsData, root: Path) -> dict[str, RowSource]:
@@ -102,16 +106,38 @@ def row_splits(data: RowsData, root: Path) -> dict[str, RowSource]:
     Raises UserError for wrong paths, bad rows beyond those allowed, a split without rows, and for a field of
     `map`, `drop` or `by` that no row of train has.
     """
-    shares = held_out(data.dev, data.test)
-    raw: dict[str, list[Row]] = {}
     skipped: dict[str, list[Skipped]] = {split: [] for split in SPLITS}
-    for split, choice in ((TRAIN, data.train), (DEV, data.dev), (TEST, data.test)):
-        if choice is not None and not isinstance(choice, HeldOut):
-            raw[split] = list(_read_choice(choice, split, data, root, skipped[split]))
+    raw = {
+        split: list(_read_choice(choice, split, data, root, skipped[split]))
+        for split, choice in named(data).items()
+    }
     _known_fields(data, raw[TRAIN])
-    if shares:
+    if shares := held_out(data):
         raw |= _parted(raw[TRAIN], shares)
-    return {split: _source(raw[split], split, data, skipped[split]) for split in SPLITS if split in raw}
+    kept = {split: list(_kept(raw[split], data)) for split in SPLITS if split in raw}
+    clean = kept | {TRAIN: _without_leaks(kept, data)}
+    sources = {}
+    for split, rows in kept.items():
+        used = _limited(clean[split], split, data, len(raw[split]))
+        dropped, beyond = len(raw[split]) - len(rows), len(clean[split]) - len(used)
+        leaks = len(rows) - len(clean[split])
+        sources[split] = RowSource(used, _digest(used), skipped[split], dropped, beyond, leaks)
+    return sources
+
+
+def _kept(rows: Iterable[Row], data: RowsData) -> Iterator[Row]:
+    for row in rows:
+        fields = renamed(row.fields, data)
+        if not is_dropped(fields, data):
+            yield replace(row, fields=fields)
+
+
+def _without_leaks(kept: dict[str, list[Row]], data: RowsData) -> list[Row]:
+    """Train without the rows of test, where the recipe says so."""
+    if data.leakage != "drop" or TEST not in kept:
+        return kept[TRAIN]
+    train, test = (row_keys(kept[split], data.format.fields) for split in (TRAIN, TEST))
+    return [row for row, is_leaked in zip(kept[TRAIN], leaked(train, test)) if not is_leaked]
 
 
 def stream_rows(
@@ -139,11 +165,24 @@ def _read_choice(
         yield from (Row(index, *row) for index, row in enumerate(builtin_rows(name, split)))
         return
     index = 0
+    for file, rows in _opened(choice, split, data, root, skipped):
+        for line, fields in rows:
+            yield Row(index, fields, file, line)
+            index += 1
+
+
+def _opened(
+    choice: str | list[str], split: str, data: RowsData, root: Path, skipped: list[Skipped]
+) -> Iterator[tuple[str, Iterator[tuple[int, dict[str, str]]]]]:
+    """Each file's name and its rows."""
+    if isinstance(choice, str) and choice.startswith(HUB):
+        wanted = HubName.of(choice, split)
+        source = Input(io.BytesIO(), str(wanted), data, data.reader_for(str(wanted)), frozenset())
+        yield str(wanted), good_rows(read_hub(source, wanted, split), str(wanted), data, skipped)
+        return
     for file in find_files(choice, root, split):
         with open(file, "rb") as stream:
-            for line, fields in raw_rows(stream, str(file), data, skipped):
-                yield Row(index, fields, str(file), line)
-                index += 1
+            yield str(file), raw_rows(stream, str(file), data, skipped)
 
 
 def _known_fields(data: RowsData, rows: list[Row]) -> None:
@@ -172,14 +211,13 @@ def _key(row: Row, by: str | None) -> list[str]:
     return [row.fields[by]]
 
 
-def _source(raw: list[Row], split: str, data: RowsData, skipped: list[Skipped]) -> RowSource:
-    named = [replace(row, fields=renamed(row.fields, data)) for row in raw]
-    kept = [row for row in named if not is_dropped(row.fields, data)]
-    limit = data.limit if split == TRAIN and data.limit is not None else len(kept)
-    rows = [replace(row, index=index) for index, row in enumerate(kept[:limit])]
+def _limited(rows: list[Row], split: str, data: RowsData, read: int) -> list[Row]:
+    """The rows to use, numbered. Raises UserError where none is left of those that were `read`."""
+    limit = data.limit if split == TRAIN else None
     if not rows:
-        raise UserError(f"`drop` leaves none of the {len(raw)} rows", field=split)
-    return RowSource(rows, _digest(rows), skipped, len(named) - len(kept), len(kept) - len(rows))
+        keys = "`drop` and `leakage: drop` leave" if data.leakage == "drop" else "`drop` leaves"
+        raise UserError(f"{keys} none of the {read} rows", field=split)
+    return [replace(row, index=index) for index, row in enumerate(rows[:limit])]
 
 
 def _digest(rows: Iterable[Row]) -> str:

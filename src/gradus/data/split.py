@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import BeforeValidator, StringConstraints
 
@@ -50,16 +50,36 @@ def _no_share(value: Any) -> Any:
 
 _Name = Annotated[str, StringConstraints(min_length=1)]
 _Names = Annotated[list[_Name], "in this order"]
+Choice = str | list[str]
 TrainChoice = Annotated[_Name | _Names, BeforeValidator(_no_share)]
 """A path, a glob, a list of those, or builtin:NAME."""
 EvaluationChoice = Annotated[HeldOut | _Name | _Names | None, BeforeValidator(_short_forms)]
 """What train may be, or a share of it: "10 %" or {share: 10 %, by: FIELD}."""
 
 
-def held_out(dev: object, test: object) -> dict[str, HeldOut]:
+class Splits(Protocol):
+    """Data that names train and maybe dev and test."""
+
+    @property
+    def train(self) -> Choice: ...
+    @property
+    def dev(self) -> HeldOut | Choice | None: ...
+    @property
+    def test(self) -> HeldOut | Choice | None: ...
+
+
+def named(data: Splits) -> dict[str, Choice]:
+    """The splits that have data of their own."""
+    choices = {TRAIN: data.train, DEV: data.dev, TEST: data.test}
+    return {split: choice for split, choice in choices.items() if choice and not isinstance(choice, HeldOut)}
+
+
+def held_out(data: Splits) -> dict[str, HeldOut]:
     """The splits among dev and test that are shares of train. Raises ValueError where they cannot both be
     had."""
-    shares = {split: choice for split, choice in ((DEV, dev), (TEST, test)) if isinstance(choice, HeldOut)}
+    shares = {
+        split: choice for split, choice in ((DEV, data.dev), (TEST, data.test)) if isinstance(choice, HeldOut)
+    }
     total = sum(choice.share.amount for choice in shares.values())
     if any(choice.share.amount == 0 for choice in shares.values()) or total >= 100:
         raise ValueError(

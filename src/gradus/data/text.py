@@ -23,9 +23,7 @@ from gradus.core.storage import digest_file, digest_json
 from gradus.data.builtin import builtin_name, builtin_text
 from gradus.data.paths import Encoding, find_files, read_text
 from gradus.data.split import (
-    DEV,
     SPLITS,
-    TEST,
     TRAIN,
     EvaluationChoice,
     HeldOut,
@@ -33,6 +31,7 @@ from gradus.data.split import (
     assign,
     fraction,
     held_out,
+    named,
 )
 
 NEAR = 1000
@@ -65,7 +64,7 @@ class TextData(Config):
 
     @model_validator(mode="after")
     def _shares(self) -> TextData:
-        if any(choice.by for choice in held_out(self.dev, self.test).values()):
+        if any(choice.by for choice in held_out(self).values()):
             raise ValueError("text is held out by whole documents; `by` is for rows")
         return self
 
@@ -102,13 +101,8 @@ def text_splits(data: TextData, root: Path) -> dict[str, TextSource]:
 
     Raises UserError where a path is wrong or a file is empty.
     """
-    shares = held_out(data.dev, data.test)
-    sources = {
-        split: _source(choice, split, data, root)
-        for split, choice in ((TRAIN, data.train), (DEV, data.dev), (TEST, data.test))
-        if choice is not None and not isinstance(choice, HeldOut)
-    }
-    if shares:
+    sources = {split: _source(choice, split, data, root) for split, choice in named(data).items()}
+    if shares := held_out(data):
         sources |= _Parted(sources[TRAIN], shares).sources()
     if data.limit is not None:
         sources[TRAIN] = _limited(sources[TRAIN], data.limit)

@@ -11,12 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from gradus.core.errors import counted
 from gradus.data.labels import label_text
 from gradus.data.rows import RowsData
 from gradus.distributed.precision import resolve
 from gradus.distributed.world import choose_device
 from gradus.families import FAMILIES
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
+from gradus.pipeline.leaks import leakage
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node, Plan, make_plan
 from gradus.pipeline.prepare import Prepared, prepare
@@ -79,6 +81,8 @@ def check(
         guess = estimate(prepared, precision, chosen, rates[precision])
         checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
         notes += _notes(prepared)
+    leaks = leakage(list(plan.nodes.values()), material)
+    notes += leaks.lines or leaks.summary
     require_room(stages, sum(one.estimate.disk for one in checked if not one.done))
     return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen))
 
@@ -86,25 +90,51 @@ def check(
 def _notes(prepared: Prepared) -> list[str]:
     """What a person should hear although it stops nothing."""
     name, notes = prepared.node.name, []
-    reason = FAMILIES[prepared.model.family].expressible(prepared.model)
+    reason = _inexpressible(prepared)
     if reason:
         notes.append(f"{name}: Hugging Face tools cannot open the model folder: {reason}")
+    for probe in prepared.probes:
+        if (found := probe.counts())["cut_rows"]:
+            notes.append(
+                f"{name}: zero_shot.{probe.name}: {found['cut_rows']} rows are longer than the context "
+                f"and lose {found['cut_tokens']} tokens"
+            )
+        if found["shots_shown"] < found["shots"]:
+            notes.append(
+                f"{name}: zero_shot.{probe.name}: of {found['shots']} shots {found['shots_shown']:.1f} fit "
+                f"the context of {prepared.model.context} tokens, on average"
+            )
     for split, part in prepared.splits.items():
         counts = part.counts
         if counts["truncated_rows"]:
             share = counts["truncated_rows"] / counts["rows"]
+            rows, lost = (counted(counts[f"truncated_{what}s"], what) for what in ("row", "token"))
             notes.append(
-                f"{name}: {split}: {counts['truncated_rows']} rows ({share:.1%}) are longer than the context "
-                f"of {prepared.model.context} tokens and lose {counts['truncated_tokens']} tokens"
+                f"{name}: {split}: {rows} ({share:.1%}) longer than the context of {prepared.model.context} "
+                f"tokens: {lost} cut"
             )
         if counts["skipped_rows"]:
-            notes.append(f"{name}: {split}: {counts['skipped_rows']} bad rows are skipped")
+            notes.append(f"{name}: {split}: {counted(counts['skipped_rows'], 'bad row')} skipped")
+        if counts.get("leaked_rows"):
+            rows = counted(counts["leaked_rows"], "row")
+            notes.append(f"{name}: {split}: {rows} that test has, too, left out (leakage: drop)")
         labels = counts.get("labels", {})
         if missing := [label for label, count in labels.items() if not count]:
             notes.append(f"{name}: {split} has no row labelled {', '.join(missing)}")
     if prepared.labels is not None:
         notes += [f"{name}: {note}" for note in _odd_labels(prepared)]
     return notes
+
+
+def _inexpressible(prepared: Prepared) -> str | None:
+    """Why Hugging Face's code cannot hold the model with its head; None where it can."""
+    family, objectives = FAMILIES[prepared.model.family], prepared.objectives
+    heads = [objective.head_name for objective in objectives if objective.head_name]
+    obstacle = None
+    for config in prepared.node.stage.objectives:
+        if config.measure != "tokens":
+            obstacle = family.obstacle(config.measure, getattr(config, "bias", True))
+    return family.expressible(prepared.model, heads) or obstacle
 
 
 def _odd_labels(prepared: Prepared) -> list[str]:
@@ -141,7 +171,7 @@ def print_plan(checks: Checks, console: Console | None = None) -> None:
     table.add_column("stage", min_width=14)
     for column in ("rows", "tokens", "cut", "steps", "weights", "FLOPs", "memory", "time", "disk"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, alike in _alike(checks.nodes).items():
+    for name, alike in _alike(checks).items():
         counts, guess = alike[0].prepared.splits["train"].counts, alike[0].estimate
         table.add_row(
             name,
@@ -160,19 +190,27 @@ def print_plan(checks: Checks, console: Console | None = None) -> None:
     seconds = sum(one.estimate.seconds for one in left)
     console.print(f"to run: {len(left)} of {len(checks.nodes)} stages, about {_time(seconds)}", markup=False)
     for note in checks.notes:
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)
 
 
-def _alike(nodes: list[Checked]) -> dict[str, list[Checked]]:
-    """Nodes under a name that says how they differ, seeds aside."""
-    found: dict[str, list[Checked]] = {}
-    for one in nodes:
+def _alike(checks: Checks) -> dict[str, list[Checked]]:
+    """Nodes under a name that says how they differ, seeds aside: by a variant, where the start does not."""
+    groups: dict[tuple[str, Estimate], list[Checked]] = {}
+    for one in checks.nodes:
         start = one.node.parent.name if one.node.parent else (one.node.folder or "scratch")
-        key = f"{one.node.name} from {start}"
-        if any(other.estimate != one.estimate for other in found.get(key, [])):
-            key = f"{key} ({one.node.id})"
-        found.setdefault(key, []).append(one)
-    return {_told_of(name, alike): alike for name, alike in found.items()}
+        groups.setdefault((f"{one.node.name} from {start}", one.estimate), []).append(one)
+    titles = [title for title, _ in groups]
+    found = {}
+    for (title, _), alike in groups.items():
+        if titles.count(title) > 1:
+            title = f"{title}, {_variant(checks.plan, alike[0].node)}"
+        found[_told_of(title, alike)] = alike
+    return found
+
+
+def _variant(plan: Plan, node: Node) -> str:
+    """The first variant that goes through the node."""
+    return next(out["variant"] for out in plan.outcomes if node.id in out["stages"].values())
 
 
 def _told_of(name: str, alike: list[Checked]) -> str:

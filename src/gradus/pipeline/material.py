@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from gradus.core.errors import counted
 from gradus.core.storage import digest_json, is_whole, lock, new_folder, sweep
 from gradus.data.rows import RowsData, RowSource, row_splits
 from gradus.data.shards import TokenStore, token_store
 from gradus.data.text import TextData, TextSource, text_splits
 from gradus.pipeline.recipe import Recipe
-from gradus.tokenizers import PretrainedTokenizer, Tokenizer
+from gradus.tokenizers import GPT1Tokenizer, PretrainedTokenizer, Tokenizer
 
 TOKENIZER_FORMAT = 1
 """Raised when the same config and text would give another tokenizer than before."""
@@ -26,11 +27,16 @@ class Told(Protocol):
 
     def working(self, what: str, done: int, total: int | None) -> None: ...
 
+    def say(self, line: str) -> None: ...
+
 
 class Silent:
     """Nobody listens."""
 
     def working(self, what: str, done: int, total: int | None) -> None:
+        return None
+
+    def say(self, line: str) -> None:
         return None
 
 
@@ -66,7 +72,7 @@ class Material:
     def tokenizer_key(self, recipe: Recipe) -> str:
         """What the tokenizer of a recipe is made of, without making it."""
         config = recipe.tokenizer
-        if isinstance(config, PretrainedTokenizer):
+        if isinstance(config, PretrainedTokenizer | GPT1Tokenizer):
             made_of = config.build(root=self.root).digest
         else:
             made_of = self._corpus(recipe).digest
@@ -81,7 +87,7 @@ class Material:
 
     def _build(self, recipe: Recipe, folder: Path) -> Tokenizer:
         config = recipe.tokenizer
-        if isinstance(config, PretrainedTokenizer):
+        if isinstance(config, PretrainedTokenizer | GPT1Tokenizer):
             return config.build(root=self.root)
         with lock(self.cache / f".{folder.name}.lock", wait=True):
             if not is_whole(folder):
@@ -90,6 +96,7 @@ class Material:
                 made = config.build(self._heard(self._corpus(recipe).documents()))
                 with new_folder(folder) as temporary:
                     made.save(temporary)
+                self.told.say(f"training the tokenizer: done, {counted(made.size, 'token')}")
         return Tokenizer.load(folder)
 
     def _heard(self, documents: Iterable[str]) -> Iterator[str]:

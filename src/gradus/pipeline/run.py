@@ -20,6 +20,7 @@ from gradus.distributed.world import World, close_world, open_world
 from gradus.pipeline.environment import Signals
 from gradus.pipeline.estimate import disk_bytes
 from gradus.pipeline.finish import finish
+from gradus.pipeline.leaks import leakage
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node, make_plan
 from gradus.pipeline.prepare import prepare
@@ -65,7 +66,7 @@ def run(
             context = Context(world, folder / "stages", told, signals, inexact)
             nodes = list(plan.until(until))
             left = [node for node in nodes if fresh or not is_done(context.folder(node.id))]
-            _prove(left, file, material, context)
+            _prove(left, nodes, file, material, context)
             if world.first:
                 write_file(folder / "recipe.yaml", as_run(file, settings or {}))
                 write_json(folder / "plan.json", plan.plain())
@@ -102,16 +103,25 @@ def is_done(folder: Path) -> bool:
         return False
 
 
-def _prove(nodes: Sequence[Node], file: RecipeFile, material: Material, context: Context) -> None:
-    """Reads and tokenises what every node needs before the first one trains: a wrong label in the last stage
-    must not be found after a night. Raises UserError for what is wrong, and where the disk is too small."""
+def _prove(
+    left: Sequence[Node], nodes: Sequence[Node], file: RecipeFile, material: Material, context: Context
+) -> None:
+    """Reads and tokenises what every node that is left needs before the first one trains: a wrong label in
+    the last stage must not be found after a night.
+
+    Leakage is looked for among all nodes, so that a run that goes on finds in the cache what it found at
+    first. Raises UserError for what is wrong, and where the disk is too small.
+    """
     needs: dict[str, int] = {}
-    for node in nodes:
+    for node in left:
         if node.likeness not in needs:
             with file.placed(node.name):
                 needs[node.likeness] = disk_bytes(prepare(node, material))
+    leaks = leakage(nodes if left else [], material)
     if context.world.first:
-        require_room(context.stages, sum(needs[node.likeness] for node in nodes))
+        require_room(context.stages, sum(needs[node.likeness] for node in left))
+    for line in leaks.lines:
+        context.told.say(line)
 
 
 def require_writable(runs: Path) -> None:
