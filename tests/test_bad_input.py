@@ -166,12 +166,12 @@ def test_truncated_rows_are_counted_and_told(place: Path, gradus: Call) -> None:
     said = gradus("check", place / "recipe.yaml", "--runs", place / "runs")
     assert said.status == 0
     assert re.search(
-        r"judge: train: 16 rows \(100\.0%\) are longer than the context of 12 tokens and lose \d+ tokens",
+        r"judge: train: 16 rows \(100\.0%\) longer than the context of 12 tokens: [\d,]+ tokens cut",
         said.out,
     )
     assert gradus("run", place / "recipe.yaml", "--runs", place / "runs").status == 0
     counts = stage_record(place / "runs", "judge")["data"]["train"]
-    assert counts["truncated_rows"] == 16 and f"lose {counts['truncated_tokens']} tokens" in said.out
+    assert counts["truncated_rows"] == 16 and f"{counts['truncated_tokens']:,} tokens cut" in said.out
 
 
 def test_skipped_rows_are_counted_and_listed(place: Path, gradus: Call) -> None:
@@ -183,7 +183,7 @@ def test_skipped_rows_are_counted_and_listed(place: Path, gradus: Call) -> None:
         },
     )
     said = gradus("check", place / "recipe.yaml", "--runs", place / "runs")
-    assert said.status == 0 and "judge: train: 2 bad rows are skipped" in said.out
+    assert said.status == 0 and "judge: train: 2 bad rows skipped" in said.out
     assert gradus("run", place / "recipe.yaml", "--runs", place / "runs").status == 0
     assert stage_record(place / "runs", "judge")["data"]["train"]["skipped_rows"] == 2
     (listed,) = (place / "runs" / place.name).glob("stages/judge-*/skipped.jsonl")
@@ -343,7 +343,7 @@ def test_a_mistake_spares_what_was_finished_before(finished: Path, place: Path, 
 @pytest.mark.parametrize(
     ("words", "told"),
     [(["check", "recipe.yaml"], r"gradus: .*recipe\.yaml:19: stages\.judge\.lenght: unknown key"),
-     (["run"], "Missing argument"), (["report", "nothing"], "gradus: nothing: there is no such folder")],
+     (["run"], "missing argument"), (["report", "nothing"], "gradus: nothing: there is no such folder")],
 )  # fmt: skip
 def test_the_real_command_exits_with_2(words: list[str], told: str, place: Path) -> None:
     write(place, {"recipe.yaml": edited(("length: 3", "lenght: 3"))})

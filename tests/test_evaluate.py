@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import CONTEXT, LABELS, TEXTS, foreign, rows_file, use
+from small_models import CONTEXT, LABELS, SINGLE, TEXTS, foreign, rows_file, use, written
 from tiny import tiny
 
 import gradus
@@ -103,3 +103,28 @@ def test_a_stage_s_model_is_evaluated_as_its_training_did(tmp_path: Path):
         found = use(home / "model", precision="auto").evaluate("builtin:tiny", split)
         results = read_json(home / "stage.json")["results"][split]
         assert {name: found[name] for name in results} == pytest.approx(results, rel=1e-6)
+
+
+def test_rows_without_the_label_column_are_told_before_what_training_dropped(
+    tokenizer: Tokenizer, tmp_path: Path
+):
+    reader = {"drop": {"label": ["", "-"]}, "map": {"label": {"0": "坏"}}}
+    model = use(written(tmp_path / "model", tokenizer, SINGLE, reader=reader))
+    (tmp_path / "a.csv").write_text("id,text\n1,好\n", encoding="utf-8")
+    told = "a.csv: evaluating needs the label column 'label' .the columns are id, text"
+    with pytest.raises(UserError, match=told):
+        evaluate_file(model, tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("label,text\n0,好\n-,不\n,无\n好,很\n", encoding="utf-8")
+    assert evaluate_file(model, tmp_path / "a.csv")["rows"] == 2
+    (tmp_path / "a.csv").write_text("label,text\n-,好\n", encoding="utf-8")
+    with pytest.raises(UserError, match="leaves none of the 1 row"):
+        evaluate_file(model, tmp_path / "a.csv")
+
+
+def test_reader_and_encoding_of_what_is_evaluated(classifier: Path, language: Path, tmp_path: Path):
+    (tmp_path / "a.dat").write_bytes("text\tlabel\n电影很好看\t好\n".encode("gb18030"))
+    assert evaluate_file(use(classifier), tmp_path / "a.dat", reader="tsv", encoding="gb18030")["rows"] == 1
+    found = evaluate_file(use(language), tmp_path / "a.dat", encoding="gb18030")
+    assert found["bytes"] == len("text\tlabel\n电影很好看\t好\n".encode())
+    with pytest.raises(UserError, match="--reader: a language model is evaluated on text"):
+        evaluate_file(use(language), tmp_path / "a.dat", reader="tsv")

@@ -158,6 +158,44 @@ def test_the_same_files_give_the_same_recipe() -> None:
     assert Path("made/recipe.yaml").read_bytes() == first
 
 
+def test_what_is_left_out_is_told_and_passes_check() -> None:
+    labels, texts = list(LABELS), list(TEXTS)
+    labels[3], texts[4] = "", " "
+    write("a.csv", table(",", True, {"text": texts, "label": labels}, True) + "oops,good,and more\n")
+    told = write_recipe(Path("made"), rows="a.csv")
+    written = Path("made/recipe.yaml").read_text(encoding="utf-8")
+    for text in (told, written):
+        assert "1 row with nothing in 'label' dropped" in text
+        assert "1 row cannot be read and will be skipped; the first: a.csv:50: 3 fields" in text
+    assert "drop: {label: '', text: ' '} # 2 rows" in written
+    data = recipe_of("made")["stages"]["finetune"]["data"]
+    assert "columns" not in data and "header" not in data
+    assert (data["bad_rows"], data["leakage"]) == ("skip up to 1", "drop")
+    checks = checked("made")
+    assert sum(split.counts["rows"] for split in checks.nodes[0].prepared.splits.values()) == 46
+    assert "finetune: train: 1 bad row skipped" in checks.notes
+    assert all(".." not in row.file for row in checks.nodes[0].prepared.splits["train"].rows)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("regression", "pearson"), ("multiple_choice", "accuracy")])
+def test_other_tasks_pass_check(task: str, metric: str) -> None:
+    columns = {"s1": TEXTS, "s2": TEXTS[::-1], "similarity": [str(at / 10) for at in range(48)]}
+    if task == "multiple_choice":
+        columns = {"text": TEXTS, "choice_a": TEXTS[::-1], "choice_b": ["无"] * 48, "label": ["a", "b"] * 24}
+    write("a.csv", table(",", True, columns, True))
+    write_recipe(Path("made"), rows="a.csv")
+    stage = recipe_of("made")["stages"]["finetune"]
+    assert (stage["objectives"][0]["kind"], stage["stop"]["metric"]) == (task, metric)
+    checked("made")
+
+
+def test_a_little_chinese_is_told() -> None:
+    write("book.txt", "A long English book without end. " * 400 + "好")
+    assert "less than 1 % Chinese" in write_recipe(Path("made"), text=["book.txt"])
+    write("plain.txt", "A long English book without end. " * 400)
+    assert "no Chinese" in write_recipe(Path("other"), text=["plain.txt"])
+
+
 # Mistakes
 
 
@@ -174,6 +212,7 @@ def test_mistakes_are_told() -> None:
     assert "quickstart" in mistake(template="quikstart")
     assert "its own data" in mistake(template="tiny", rows="a.csv")
     assert "no such file" in mistake(rows="missing.csv")
+    assert "name them with --rows" in mistake(text=["a.txt"], label="rating")
     assert "no such file" in mistake(text=["missing.txt"])
     assert "no model folder" in mistake(rows=rows_file(), start=Path("data"))
 
@@ -192,7 +231,7 @@ def test_rows_in_which_nothing_is_a_label() -> None:
 
 def test_bad_rows_have_their_line() -> None:
     lines = table("\t", False, {"text": TEXTS, "label": LABELS}, True).splitlines()
-    lines[7] = "no tab here"
+    lines[7:15] = ["no tab here"] * 8
     write("a.tsv", "\n".join(lines))
     told = mistake(rows="a.tsv")
     assert told.startswith("a.tsv:8: ")

@@ -38,7 +38,7 @@ def test_a_language_model_of_transformers(tmp_path: Path, tokenizer: Tokenizer):
     )[0, ids.shape[1] :].tolist()  # fmt: skip
     wanted = model.tokens.decode([token for token in said if token != end])
     assert model.generate("这部", tokens=8, temperature=0) == wanted
-    with pytest.raises(UserError, match="has no classes: it is a language model .*`gradus generate`"):
+    with pytest.raises(UserError, match="answers no rows: it is a language model .*`gradus generate`"):
         model.predict(["text"])
 
 

@@ -12,6 +12,8 @@ import pytest
 from small_models import CONTEXT, LABELS, SINGLE, TEXTS, rows_file, use, written
 
 from gradus.core.errors import UserError
+from gradus.data.rows import RowsData
+from gradus.pipeline.opening import Reading
 from gradus.pipeline.serving import evaluate_file, predict_file
 from gradus.tokenizers import Tokenizer
 
@@ -92,6 +94,64 @@ def test_standard_input_and_output(classifier: Path, tmp_path: Path, monkeypatch
     assert predict_file(model, "-", tmp_path / "out.jsonl", reader="tsv")["rows"] == 1
 
 
+def piped(monkeypatch: pytest.MonkeyPatch, text: str, encoding: str = "utf-8") -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode(encoding)), encoding))
+
+
+def test_standard_input_is_read_as_the_training_rows_were(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model, out = use(written(tmp_path / "model", tokenizer, SINGLE, natural="csv")), tmp_path / "out"
+    piped(monkeypatch, 'id,text\n1,"好, 很好"\n2,two\n')
+    assert predict_file(model, "-", out)["rows"] == 2
+    piped(monkeypatch, '{"text": "好"}\n{"text": "two"}\n')
+    with pytest.raises(UserError, match="no such column: 'text'.*read as csv.*--reader"):
+        predict_file(model, "-", out)
+    piped(monkeypatch, '{"text": "好"}\n')
+    assert predict_file(model, "-", out, reader="jsonl")["rows"] == 1
+    piped(monkeypatch, "text\n电影\n", "gb18030")
+    assert predict_file(model, "-", out, encoding="gb18030")["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "keys", "wanted"),
+    [
+        ("a/*.csv", {}, "csv"),
+        (["a.jsonl", "b.jsonl"], {}, "jsonl"),
+        ("a.txt", {"reader": "tsv"}, "tsv"),
+        ("a.csv", {"pattern": "(?P<text>.*)"}, "lines"),
+        ("builtin:tiny", {}, None),
+        ("hub:imdb", {}, None),
+    ],
+)
+def test_a_stage_tells_how_its_rows_were_read(train, keys: dict, wanted: str | None):
+    data = RowsData(kind="rows", train=train, format=SINGLE, **keys)
+    assert Reading.of_stage(data).natural == wanted
+
+
+def test_a_comma_in_a_text_is_no_end_of_it(tokenizer: Tokenizer, tmp_path: Path):
+    model = use(written(tmp_path / "model", tokenizer, SINGLE, natural="csv"))
+    (tmp_path / "a.csv").write_text("id,text\n1,I, for one, like it\n", encoding="utf-8")
+    with pytest.raises(UserError, match="a.csv:2: 4 fields below a header of 2: ' for one'.*needs quotes"):
+        predict_file(model, tmp_path / "a.csv", tmp_path / "out")
+
+
+def test_hints_name_the_options_that_there_are(classifier: Path, tmp_path: Path):
+    model, out = use(classifier), tmp_path / "out"
+    (tmp_path / "a.dat").write_text("text\n好\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_bytes("text\n电影很好看\n".encode("gb18030"))
+    with pytest.raises(UserError, match=r"--reader: the name does not tell .*write --reader lines, tsv"):
+        predict_file(model, tmp_path / "a.dat", out)
+    with pytest.raises(UserError, match="write --encoding gb18030"):
+        predict_file(model, tmp_path / "a.csv", out)
+    assert predict_file(model, tmp_path / "a.dat", out, "csv")["rows"] == 1
+    assert predict_file(model, tmp_path / "a.csv", out, encoding="gb18030")["rows"] == 1
+    with pytest.raises(UserError, match="--reader: there is no such reader: 'cvs' .*did you mean 'csv'"):
+        predict_file(model, tmp_path / "a.dat", out, "cvs")
+    with pytest.raises(UserError, match="--encoding: no text encoding is called 'gbk9'"):
+        predict_file(model, tmp_path / "a.csv", out, encoding="gbk9")
+
+
 def test_rows_are_read_as_in_training_and_json_as_json(tokenizer: Tokenizer, tmp_path: Path):
     reader = {
         "columns": ["label", "text"],
@@ -124,5 +184,5 @@ def test_paths_that_are_wrong(classifier: Path, language: Path, tmp_path: Path):
                 evaluate_file(one, data)
     with pytest.raises(UserError, match="did you mean 'test'"):
         evaluate_file(model, source, split="tests")
-    with pytest.raises(UserError, match="rows.jsonl:1: there is no such column: 'label'"):
+    with pytest.raises(UserError, match="rows.jsonl: evaluating needs the label column 'label' .*are text"):
         evaluate_file(model, rows_file(tmp_path / "rows.jsonl", 2, labelled=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from gradus.pipeline.serving import load, predict_file
 def test_the_package_is_light_until_it_is_used():
     code = "import sys, gradus; print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)), dir(gradus))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("[] ") and all(name in said for name in ("'Recipe'", "'check'", "'load'", "'run'"))
-    assert gradus.load is load
+    assert said.strip() == f"[] {['Recipe', 'UserError', '__version__', 'check', 'load', 'run']}"
+    assert gradus.load is load and gradus.UserError is UserError
+    assert gradus.__version__ == version("gradus-lm")
     with pytest.raises(AttributeError, match="has no attribute 'lod'"):
         gradus.lod  # noqa: B018
 
@@ -59,6 +61,20 @@ def test_logits_of_the_tokenizer_s_ids_are_the_scores_of_predict(classifier: Pat
     ids = model.tokenizer.encode("好 <|extract|>", "不好").ids
     (one,) = model.predict([{"premise": "好 <|extract|>", "hypothesis": "不好", "label": None}])
     np.testing.assert_allclose(model.logits([ids])[0], list(one["scores"].values()), rtol=1e-5, atol=1e-6)
+
+
+def test_one_where_many_are_wanted_is_told(classifier: Path):
+    model = use(classifier)
+    for row in ("I love it", {"text": "好"}):
+        with pytest.raises(UserError, match=r"takes many rows, and this is one.*predict\(\[\.\.\.\]\)"):
+            model.predict(row)
+    with pytest.raises(UserError, match=r"score\(\[\.\.\.\]\)"):
+        model.score("好")
+    encoding = model.tokenizer.encode(TEXTS[1])
+    for ids in ([5, 6], np.array([5, 6]), "ab", encoding):
+        with pytest.raises(UserError, match=r"a list of lists of token ids.*logits\(\[\[1, 2, 3\]\]\)"):
+            model.logits(ids)
+    np.testing.assert_array_equal(model.logits([encoding])[0], model.logits([encoding.ids])[0])
 
 
 def test_bf16_predicts_nearly_the_same(classifier: Path):

@@ -14,7 +14,7 @@ import gradus
 from gradus.core.errors import UserError
 from gradus.pipeline.serving import load, predict_file
 
-WORDS = "the cat sat on a mat 猫 坐 在 垫子 上 and dogs ran far".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "猫", "坐", "在", "垫子", "上", "and", "dogs", "ran", "far"]
 
 
 def text(number: int, length: int = 5) -> str:

@@ -77,6 +77,7 @@ CASES = {
     "similarity scores": (RegressionConfig(dropout=0), (2,), lambda number: number / 3),
     "scores, bias": (RegressionConfig(dropout=0, bias=True), (1,), lambda number: number / 3),
     "choices": (MultipleChoiceConfig(dropout=0), (2, 5, 3, 7), lambda number: 1),
+    "choices, sigmoids": (MultipleChoiceConfig(dropout=0, odds="sigmoid"), (2, 5, 3), lambda number: 1),
     "tokens by row": (CausalLMConfig(average="row"), (1, 2), lambda number: None),
     "special tokens": (CausalLMConfig(scored="special"), (1,), lambda number: None),
 }
@@ -127,6 +128,19 @@ def test_choices_share_one_softmax_a_row_whatever_their_number() -> None:
     predicted = made.predict(made.prepare(rows))[0]
     assert predicted.shape == (9, 7)
     assert [int(torch.isfinite(line).sum()) for line in predicted] == [len(one.sequences) for one in rows]
+
+
+def test_a_sigmoid_for_each_answer_is_the_mean_of_its_answers_losses() -> None:
+    made = learner(MultipleChoiceConfig(dropout=0, odds="sigmoid")).eval()
+    rows = many((2, 3), lambda number: 1)
+    logits = made.predict(made.prepare(rows))[0].double()
+    total = 0.0
+    for example, line in zip(rows, logits):
+        own = torch.sigmoid(line[: len(example.sequences)])
+        right = torch.arange(len(own)) == 1
+        if example.label is not None:
+            total -= float(torch.where(right, own, 1 - own).log().mean())
+    assert float(made(made.prepare(rows))[0].detach()) == pytest.approx(total, rel=1e-6)
 
 
 def test_one_dropout_mask_for_all_answers_of_a_row() -> None:
@@ -268,7 +282,7 @@ def test_a_label_that_is_no_number_and_a_context_full_of_special_tokens() -> Non
             encoder(form, Numbers(0, 5)).encode([row(a="x", l=text)])
     with pytest.raises(UserError, match="every training row has the same number"):
         Numbers.of([row(a="x", l="2")], "l")
-    with pytest.raises(UserError, match=r"rows\.tsv:7: model\.context: .*3 special tokens"):
+    with pytest.raises(UserError, match=r"model\.context: .*3 special tokens"):
         encoder(Pair(first="a", second="a"), Labels(("x", "y")), context=3).encode([row(a="x")])
     with pytest.raises(ValidationError, match="at least two columns"):
         MultipleChoice(context="c", answers=["a"])

@@ -1,7 +1,8 @@
 """Gradus trains language models step by step: from raw text to a task model, in one recipe.
 
-`Recipe.load(path)`, `check(recipe)`, `run(recipe)` and `load(model_folder)` are all of it in Python. They are
-imported when first asked for: `import gradus` alone loads no torch.
+`Recipe.load(path)`, `check(recipe)`, `run(recipe)` and `load(folder)` are all of it in Python; `UserError` is
+what they raise for a mistake that you can mend. They are imported when first asked for: `import gradus`
+alone loads no torch.
 """
 
 from __future__ import annotations
@@ -10,22 +11,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradus.core.errors import UserError
     from gradus.pipeline.check import check
     from gradus.pipeline.recipe import Recipe
     from gradus.pipeline.run import run
     from gradus.pipeline.serving import load
 
-__all__ = ["Recipe", "check", "load", "run"]
+    __version__: str
 
-_HOMES = {"Recipe": "recipe", "check": "check", "load": "serving", "run": "run"}
+__all__ = ["Recipe", "UserError", "__version__", "check", "load", "run"]
+
+_HOMES = {
+    "Recipe": "pipeline.recipe",
+    "UserError": "core.errors",
+    "check": "pipeline.check",
+    "load": "pipeline.serving",
+    "run": "pipeline.run",
+}
 
 
 def __getattr__(name: str) -> Any:
     """The public names, from the rooms they live in (PEP 562)."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("gradus-lm")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"gradus.pipeline.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"gradus.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)

@@ -54,6 +54,11 @@ def quote(text: object) -> str:
     return shown if len(shown) <= LONGEST_QUOTE else shown[: LONGEST_QUOTE - 4] + "...'"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2,400 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def nearest(word: str, legal: Iterable[str]) -> str:
     """A hint that names the legal words and, where one is near, says which was probably meant."""
     legal = list(legal)

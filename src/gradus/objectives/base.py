@@ -12,8 +12,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.model import ModelConfig
 from gradus.nn.transformer import Transformer
@@ -37,6 +39,15 @@ class Task:
     """The least and the largest number that train has seen."""
     special: tuple[int, ...] = ()
     """The ids of the tokens that play a role."""
+
+
+class HeadConfig(Config):
+    """What every objective with a linear layer of its own may be told."""
+
+    weight: float = Field(1.0, ge=0)
+    """Its share of the summed loss."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """On the state before the linear layer (GPT-1, section 4.1)."""
 
 
 class Objective(ABC):

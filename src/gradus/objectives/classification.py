@@ -8,27 +8,21 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor, nn
 
-from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.heads import LinearHead
 from gradus.nn.losses import cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import Measure, Objective, Task, added, one_target
+from gradus.objectives.base import HeadConfig, Measure, Objective, Task, added, one_target
 
 
-class ClassificationConfig(Config):
+class ClassificationConfig(HeadConfig):
     """`{kind: classification}`: softmax over the classes of the stage's labels."""
 
     measure: ClassVar[Measure] = "classes"
 
     kind: Literal["classification"] = "classification"
-    weight: float = Field(1.0, ge=0)
-    """Its share of the summed loss."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On the state before the linear layer (section 4.1)."""
     bias: bool = False
     """Whether the linear layer has a bias: no, as Hugging Face keeps it; OpenAI's release has one."""
 

@@ -8,29 +8,26 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.heads import LinearHead
-from gradus.nn.losses import cross_entropy_sum
+from gradus.nn.losses import binary_cross_entropy_sum, cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import Measure, Objective, Task, ends, select
+from gradus.objectives.base import HeadConfig, Measure, Objective, Task, ends, select
 
 
-class MultipleChoiceConfig(Config):
+class MultipleChoiceConfig(HeadConfig):
     """`{kind: multiple_choice}`: rows may have different numbers of answers."""
 
     measure: ClassVar[Measure] = "choices"
 
     kind: Literal["multiple_choice"] = "multiple_choice"
-    weight: float = Field(1.0, ge=0)
-    """Its share of the summed loss."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On the state before the linear layer (section 4.1)."""
     dropout_mask: Literal["answer", "row"] = "answer"
     """Every answer draws its own mask, or all answers of a row share one, as in OpenAI's release."""
+    odds: Literal["softmax", "sigmoid"] = "softmax"
+    """Over the answers of the row, as the paper says; or for each answer whether it is right, a reading of
+    some retellings (the mean over the answers of the row)."""
 
     def build(self, task: Task) -> MultipleChoice:
         return MultipleChoice(self, task)
@@ -51,6 +48,7 @@ class MultipleChoice(Objective):
         self.weight, self.head_name = config.weight, task.stage
         self._width, self._dropout = task.model.width, config.dropout
         self._shared = config.dropout_mask == "row"
+        self._summed = {"softmax": cross_entropy_sum, "sigmoid": binary_cross_entropy_sum}[config.odds]
 
     def targets(self, example: Example) -> ExampleTargets:
         weight = 0.0 if example.label is None else 1.0
@@ -64,7 +62,7 @@ class MultipleChoice(Objective):
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return cross_entropy_sum(self._logits(states, targets, head), targets.value, targets.weight)
+        return self._summed(self._logits(states, targets, head), targets.value, targets.weight)
 
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

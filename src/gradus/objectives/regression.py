@@ -1,7 +1,8 @@
 """Tell the number of a row from the state at its extract token: the similarity scores of GPT-1's STS-B.
 
-The paper reports the task (table 4) without its loss; mean squared error is what GLUE's baselines and Hugging
-Face's `problem_type: regression` use.
+The paper reports the task (table 4) without its loss. Mean squared error is what GLUE's baselines and
+Hugging Face's `problem_type: regression` use; the released code has, unused, an encoding of STS-B's scores as
+six soft classes (`stsb_label_encoding` in its utils.py).
 """
 
 from __future__ import annotations
@@ -9,27 +10,21 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor, nn
 
-from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.heads import LinearHead
 from gradus.nn.losses import squared_error_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import Measure, Objective, Task, added, one_target
+from gradus.objectives.base import HeadConfig, Measure, Objective, Task, added, one_target
 
 
-class RegressionConfig(Config):
+class RegressionConfig(HeadConfig):
     """`{kind: regression}`: mean squared error; predictions stay in the range that train has seen."""
 
     measure: ClassVar[Measure] = "number"
 
     kind: Literal["regression"] = "regression"
-    weight: float = Field(1.0, ge=0)
-    """Its share of the summed loss."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On the state before the linear layer (section 4.1)."""
     bias: bool = False
     """Whether the linear layer has a bias: no, as Hugging Face keeps it."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gradus.core.errors import UserError, quote
+from gradus.core.errors import UserError, counted, quote
 from gradus.core.model import ModelConfig
 from gradus.data.builtin import builtin_name
 from gradus.data.paths import is_sound
@@ -89,7 +89,7 @@ def recipe_lines(seen: Seen) -> list[str]:
         lines += _row_stage(first, seen, seen.rows)
         lines.append("seeds: 3 # the stage with rows is repeated, so that the report can tell luck from gain")
         if first:
-            instead = f"{{folder: {_written(seen.folder, seen.directory)}}}" if seen.folder else "scratch"
+            instead = _start(seen)
             words = "no adaptation" if seen.folder else "no pre-training"
             lines += [
                 "variants: # run beside it: what did the stage before earn?",
@@ -107,11 +107,8 @@ def _beginning(seen: Seen) -> list[str]:
     changed = "" if context == shape["context"] else f", context: {context}"
     words = f"{shape['layers']} layers x {shape['width']}, for {_amount(seen.bytes)} of text"
     if seen.rows:
-        words += (
-            "; the context holds nearly all rows"
-            if _fits(seen.rows, context)
-            else "; longer rows are cut: see `check`"
-        )
+        fits = _fits(seen.rows, context)
+        words += "; the context holds nearly all rows" if fits else "; longer rows are cut: see `check`"
     if seen.preset == "gpt1":
         words += "; 117M parameters want a GPU, gpt1-mini a CPU"
     return [
@@ -144,9 +141,7 @@ def _text_stage(name: str, seen: Seen, text: SeenText) -> list[str]:
     dev = train if text.builtin else f"5 % # {held}, held out"
     lines = [f"  {name}:"]
     if seen.folder:
-        lines.append(
-            f"    from: {{folder: {_written(seen.folder, seen.directory)}}} # it brings its tokenizer"
-        )
+        lines.append(f"    from: {_start(seen)} # it brings its tokenizer")
     lines += ["    data:", "      kind: text", f"      train: {train}", f"      dev: {dev}"]
     if text.documents != "file":
         lines.append(f"      documents: {text.documents}")
@@ -165,29 +160,26 @@ def _row_stage(first: str | None, seen: Seen, rows: SeenRows) -> list[str]:
     if first:
         lines.append(f"    from: {first}")
     elif seen.folder:
-        lines.append(
-            f"    from: {{folder: {_written(seen.folder, seen.directory)}}} # it brings its tokenizer"
-        )
+        lines.append(f"    from: {_start(seen)} # it brings its tokenizer")
     lines += ["    data:", "      kind: rows", f"      train: {_value(_path(rows.file, seen.directory))}"]
     for split in ("dev", "test"):
         held = "10 % # of train, by a hash of each row: the same rows with every seed"
         file = rows.splits.get(split)
         lines.append(f"      {split}: {held if file is None else _value(_path(file, seen.directory))}")
-    lines += [f"      {name}: {_value(value)}" for name, value in rows.options.items()]
-    names = ("text",) if len(rows.texts) == 1 else ("first", "second")
-    columns = [
-        f"{name}: {_value(column)}" for name, column in zip((*names, "label"), (*rows.texts, rows.label))
-    ]
-    lines.append(f"      format: {{kind: {'single' if len(names) == 1 else 'pair'}, {', '.join(columns)}}}")
+    for name, value in rows.options.items():
+        told = f" # {counted(rows.dropped, 'row')}: nothing to learn from" if name == "drop" else ""
+        lines.append(f"      {name}: {_value(value)}{told}")
+    lines.append(f"      format: {_value(rows.format)}")
+    lines.append("      leakage: drop # rows that are in test, too, leave train; they are counted")
     fewest, most = min(rows.counts.values()), max(rows.counts.values())
-    if fewest < RARE:
+    metric, judged = "pearson" if rows.task == "regression" else "accuracy", ""
+    if rows.task == "classification" and fewest < RARE:
         lines.append(f"      labels: {_value(list(rows.counts))} # all of them, since some are rare")
-    uneven = most > UNEVEN * fewest
-    metric = "macro_f1" if uneven else "accuracy"
-    judged = "; classes are uneven: F1 of each class counts the same" if uneven else ""
+    if rows.task == "classification" and most > UNEVEN * fewest:
+        metric, judged = "macro_f1", "; classes are uneven: F1 of each class counts the same"
     epochs = _below(rows.rows, ROW_EPOCHS)
     return lines + [
-        "    objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}] # as GPT-1, section 3.2",
+        f"    objectives: [{{kind: {rows.task}}}, {{kind: causal_lm, weight: 0.5}}] # as GPT-1, section 3.2",
         f"    optimizer: {{kind: adamw, lr: {_number(RATES[seen.preset][1])}}}",
         "    batch: 32 rows",
         f"    length: {epochs} epochs",
@@ -221,8 +213,9 @@ def _path(entry: str, directory: Path) -> str:
     return str(real) if relative.startswith(os.path.relpath("/", directory.resolve()) + os.sep) else relative
 
 
-def _written(folder: Path | None, directory: Path) -> str:
-    return _value(_path(str(folder), directory))
+def _start(seen: Seen) -> str:
+    """What the journey starts from, as `from` names it."""
+    return _value({"folder": _path(str(seen.folder), seen.directory)}) if seen.folder else "scratch"
 
 
 def _value(value: Any) -> str:
@@ -247,7 +240,9 @@ def _amount(size: int) -> str:
 
 
 def _language(han: float) -> str:
-    return f"{han:.0%} Chinese letters" if han >= 0.005 else "no Chinese"
+    if 0 < han < 0.01:
+        return "less than 1 % Chinese letters"
+    return f"{100 * han:.0f} % Chinese letters" if han else "no Chinese"
 
 
 def _shown(text: str) -> str:
@@ -274,15 +269,19 @@ def story(seen: Seen) -> list[str]:
 
 
 def _rows_story(rows: SeenRows) -> list[str]:
-    counted = list(rows.counts.items())
-    shown = " ".join(f"{_shown(name)} ({count:,})" for name, count in counted[:10])
-    more = f" and {len(counted) - 10} more" if len(counted) > 10 else ""
-    texts = " and ".join(_shown(name) for name in rows.texts)
-    lines = [
-        f"rows: {_shown(rows.file)}: {rows.rows:,} rows, {_language(rows.han)}",
-        f"  {len(counted)} labels in the column {_shown(rows.label)}: {shown}{more}",
-        f"  texts in {texts}, of {rows.lengths}",
-    ]
+    label, texts = _shown(rows.label), " and ".join(map(_shown, rows.texts))
+    lines = [f"rows: {_shown(rows.file)}: {counted(rows.rows, 'row')}, {_language(rows.han)}"]
+    if rows.task == "classification":
+        listed = [f"{_shown(name)} ({count:,})" for name, count in rows.counts.items()]
+        more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+        lines.append(f"  {len(listed)} labels in the column {label}: {' '.join(listed[:10])}{more}")
+    elif rows.task == "regression":
+        lines.append(f"  {len(rows.counts)} different numbers in the column {label}")
+    else:
+        answers = rows.format["answers"]
+        shown = _shown(answers) if isinstance(answers, str) else ", ".join(map(_shown, answers))
+        lines.append(f"  answers in {shown}; the right one in the column {label}")
+    lines.append(f"  texts in {texts}, of {rows.lengths}")
     if rows.others:
         lines.append(f"  not used: {', '.join(map(_shown, rows.others[:20]))}")
     return lines + [f"  {note}" for note in rows.notes]

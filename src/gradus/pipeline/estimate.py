@@ -25,12 +25,16 @@ LOGIT_BYTES = 64 << 20
 def activation_bytes(model: ModelConfig, precision: str) -> int:
     """Bytes that one token of a micro-batch keeps from forward to backward.
 
-    Per layer: inputs of the four products and both norms, the residual sums and the dropout masks, and a row
-    of attention weights a head; attention's are counted for a full context.
+    Per layer of the transformer: inputs of the four products and both norms, the residual sums and the
+    dropout masks, and a row of attention weights a head; attention's are counted for a full context. Per
+    layer of an LSTM: its input and output, and in fp32 gates and cells and their slopes.
     """
     size = 2 if precision == "bf16" else 4
-    per_layer = 12 * model.width + 3 * model.hidden + 2 * model.heads * model.context
-    return size * (model.layers * per_layer + 4 * model.width)
+    if model.body == "lstm":
+        per_layer = size * (4 * model.width + 12 * model.cells) + 4 * 12 * model.cells
+    else:
+        per_layer = size * (12 * model.width + 3 * model.hidden + 2 * model.heads * model.context)
+    return model.layers * per_layer + size * 4 * model.width
 
 
 def budget_tokens(model: ModelConfig, precision: str, device: torch.device) -> int:
@@ -104,6 +108,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
         tokens, steps = round(rows * prepared.tokens_per_row), -(-rows // prepared.batch)
         seconds = tokens * per_token / speed
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
+    evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
     seconds += evaluated * times * per_token / 3 / speed
     copies = 2 * parameters if precision == "bf16" else 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradus.core.errors import UserError, nearest
+from gradus.core.errors import UserError, counted, nearest
 from gradus.data.hub import HubName
 from gradus.data.paths import BUILTIN, HUB
-from gradus.data.reader_options import Reader, ReaderOptions
+from gradus.data.reader_options import ReaderOptions
+from gradus.data.readers import Row, is_dropped, renamed
 from gradus.data.rows import RowsData, row_splits
 from gradus.data.shards import token_store
 from gradus.data.sources import Rows, Source, Windows
@@ -21,20 +23,26 @@ from gradus.data.text import TextData, text_splits
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score, summarise_all
 from gradus.evaluation.metrics import language_metrics
+from gradus.pipeline.opening import told_as_options
 
 if TYPE_CHECKING:
     from gradus.pipeline.serving import Model
 
 
 def evaluate_file(
-    model: Model, data: str | Path | Sequence[str], split: str = "test", reader: Reader | None = None
+    model: Model,
+    data: str | Path | Sequence[str],
+    split: str = "test",
+    reader: str | None = None,
+    encoding: str | None = None,
 ) -> dict[str, float]:
     """The metrics of the model's own task, as its training reports them, and the counts they rest on.
 
     `data` is a file, a glob, a list of them, builtin:NAME or hub:NAME; the last two have splits, and `split`
     chooses one. Rows need the label's column. A language model reads text, tokenised into a temporary folder,
     in the windows of its training; where its tokenizer has no token for `end`, each document is scored alone,
-    without it. Raises UserError for data that cannot be read, or holds nothing to score.
+    without it. `reader` (of rows) and `encoding` overrule those of the training. Raises UserError for data
+    that cannot be read, or holds nothing to score.
     """
     entries = [str(data)] if isinstance(data, str | Path) else list(data)
     name = entries[0] if entries else ""
@@ -49,10 +57,16 @@ def evaluate_file(
         splits, split = {TRAIN: str(HubName.of(name, split))}, TRAIN
     else:
         split = TRAIN
+    rows = model.task is not None or model.reading.format is not None
+    options = model.reading.options(name, reader if rows else None, encoding)
     try:
-        if model.task is not None or model.reading.format is not None:
-            return _evaluate_rows(model, splits, split, model.reading.options(name, reader))
-        return _evaluate_text(model, splits, split)
+        with told_as_options(name, options, reader):
+            if rows:
+                return _evaluate_rows(model, splits, split, options)
+            if reader is not None:
+                problem = "a language model is evaluated on text, which has no reader"
+                raise UserError(problem, field="--reader", text=reader, hint="leave it out")
+            return _evaluate_text(model, splits, split, options.encoding if encoding else None)
     except UserError as error:
         error.field = "data" if error.field == TRAIN else error.field  # there is no `train` here
         raise
@@ -62,8 +76,14 @@ def _evaluate_rows(
     model: Model, splits: Mapping[str, Any], split: str, options: ReaderOptions
 ) -> dict[str, float]:
     encoder = model.row_encoder
-    keys = {key: getattr(options, key) for key in ReaderOptions.model_fields}
-    rows = row_splits(RowsData(kind="rows", format=encoder.format, **splits, **keys), Path())[split].rows
+    keys = {key: getattr(options, key) for key in ReaderOptions.model_fields if key not in ("map", "drop")}
+    raw = row_splits(RowsData(kind="rows", format=encoder.format, **splits, **keys), Path())[split].rows
+    _require_label(raw, encoder.format.label)
+    named = [replace(row, fields=renamed(row.fields, options)) for row in raw]
+    kept = [row for row in named if not is_dropped(row.fields, options)]
+    if not kept:
+        raise UserError(f"`drop` leaves none of the {counted(len(raw), 'row')}", file=raw[0].file)
+    rows = [replace(row, index=index) for index, row in enumerate(kept)]
     examples = encoder.encode(rows)
     cuts = [example.truncated for example in examples if example.truncated]
     source = Rows(examples, [f"{row.file}:{row.line}" for row in rows])
@@ -71,9 +91,19 @@ def _evaluate_rows(
     return {**_metrics(model, source, None), **counts}
 
 
-def _evaluate_text(model: Model, splits: Mapping[str, Any], split: str) -> dict[str, float]:
+def _require_label(rows: Sequence[Row], label: str | None) -> None:
+    """Raises UserError where no row has the column of the label; it names those there are."""
+    there = dict.fromkeys(name for row in rows for name in row.fields)
+    if label is not None and label not in there:
+        problem = f"evaluating needs the label column {label!r}"
+        raise UserError(problem, file=rows[0].file, hint=f"the columns are {', '.join(there)}")
+
+
+def _evaluate_text(
+    model: Model, splits: Mapping[str, Any], split: str, encoding: str | None
+) -> dict[str, float]:
     how = model.reading
-    data = TextData(kind="text", **splits, encoding=how.encoding, documents=how.documents)
+    data = TextData(kind="text", **splits, encoding=encoding or how.encoding, documents=how.documents)
     text = text_splits(data, Path())[split]
     if not model.tokens.has("end"):
         nats, predicted, size = 0.0, 0, 0

@@ -25,7 +25,7 @@ from gradus.evaluation.generate import Sampling, generate
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
-from gradus.pipeline.opening import never_said, row_template
+from gradus.pipeline.opening import natural_reader, never_said, row_template
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.training.learner import Learner
@@ -94,7 +94,8 @@ def card(prepared: Prepared) -> dict[str, Any]:
     if isinstance(data, TextData):
         text = data.plain()
         return about | {key: text[key] for key in ("windows", "encoding", "documents")}
-    return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain()}
+    return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
+                    "natural": natural_reader(data)}  # fmt: skip
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:

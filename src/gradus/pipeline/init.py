@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradus.core.errors import UserError, nearest
-from gradus.core.model import ModelConfig
 from gradus.core.storage import write_file
 from gradus.families.folder import read_folder
 from gradus.pipeline.draft import RECIPE, Seen, commands, recipe_lines, story
@@ -34,13 +33,15 @@ def write_recipe(
     directory: Path | None,
     *,
     rows: Path | str | None = None,
+    label: str | None = None,
     text: Sequence[str] = (),
     start: Path | None = None,
     template: str | None = None,
 ) -> str:
     """Looks at the files, writes DIRECTORY/recipe.yaml and returns what to tell.
 
-    Relative names count from the working folder. Raises UserError for files that cannot be read or have no
+    Relative names count from the working folder; `label` is the column of the label, found by its values
+    unless named. Raises UserError for files that cannot be read or have no
     label, where there is nothing to look at, and where the recipe exists: it is never overwritten.
     """
     directory = _free(directory)
@@ -56,13 +57,13 @@ def write_recipe(
         names = ", ".join(TEMPLATES)
         hint = f"--rows FILE for labelled rows, --text FILES for text, or --template: {names}"
         raise UserError("there is nothing to look at", hint=hint)
-    seen = Seen(
-        directory,
-        look_at_rows(str(rows)) if rows is not None else None,
-        look_at_text(text) if text else None,
-        start,
-        _folder_model(start) if start is not None else None,
-    )
+    if label is not None and rows is None:
+        raise UserError("a label needs rows", field="--label", text=label, hint="name them with --rows FILE")
+    labelled = look_at_rows(str(rows), label) if rows is not None else None
+    model = read_folder(start).config if start is not None else None
+    if start is not None:
+        Tokenizer.load(start)  # a folder without one is told now
+    seen = Seen(directory, labelled, look_at_text(text) if text else None, start, model)
     write_file(directory / RECIPE, "\n".join(recipe_lines(seen)) + "\n")
     return "\n".join([*story(seen), f"wrote {directory / RECIPE}; next:", *commands(directory)])
 
@@ -78,10 +79,3 @@ def _free(directory: Path | None) -> Path:
         hint = "name another folder, or move it away"
         raise UserError("there is a recipe already, and it stays", file=directory / RECIPE, hint=hint)
     return directory
-
-
-def _folder_model(folder: Path) -> ModelConfig:
-    """What a folder holds. Raises UserError where it has no model or no tokenizer that we can read."""
-    model = read_folder(folder).config
-    Tokenizer.load(folder)
-    return model

@@ -30,6 +30,14 @@ _WANTED = {
 }
 
 
+_ELSEWHERE = {
+    "learning_rate": "lr", "rate": "lr", "batch_size": "batch", "epochs": "length", "num_epochs": "length",
+    "steps": "length", "max_steps": "length", "hidden_size": "width", "n_embd": "width", "n_layer": "layers",
+    "n_head": "heads", "n_ctx": "context", "max_length": "context", "patience": "stop",
+}  # fmt: skip
+"""What a key is called in other tools -> here."""
+
+
 def told(error: ValidationError, path: Path | None, lines: Lines) -> UserError:
     """The first thing that is wrong; a misspelt key before the key that is missing for it."""
     first = _first(error.errors(include_url=False))
@@ -76,7 +84,8 @@ def _words(first: Any, location: Key) -> tuple[str, object, str | None]:
     if kind == "wrong":
         return context["problem"], context["text"], context["hint"]
     if kind == "extra_forbidden":
-        return "unknown key", None, nearest(str(location[-1]), _legal_keys(location))
+        key, legal = str(location[-1]), _legal_keys(location)
+        return "unknown key", None, nearest(known if (known := _ELSEWHERE.get(key)) in legal else key, legal)
     if kind in ("union_tag_invalid", "literal_error"):
         words = re.findall(r"'([^']*)'", context.get("expected_tags") or context.get("expected", ""))
         shown = context.get("tag", value)
@@ -156,6 +165,8 @@ def _written(location: Key, lines: Lines, ends_in_key: bool) -> Key:
     """The path as it stands in the file: pydantic's own steps (the tag of a union) are left out."""
     path: Key = ()
     for place, part in enumerate(location):
+        if part in _node(location[:place]).get("discriminator", {}).get("mapping", {}):
+            continue  # a tag, even where a key has the same name: data of kind `rows` has a key `rows`
         last = place == len(location) - 1
         if (*path, part) in lines or (last and (ends_in_key or not _is_tag(part))):
             path = (*path, part)

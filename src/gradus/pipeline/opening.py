@@ -6,10 +6,12 @@ stage say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -53,6 +55,8 @@ class Reading(Config):
     """The template of its rows; None for a model of running text."""
     long: Literal["truncate", "error"] = "truncate"
     reader: ReaderOptions = ReaderOptions()
+    natural: Reader | None = None
+    """What the training rows were, by option or by name: standard input has no name and is read so."""
     windows: Literal["contiguous", "document"] = "contiguous"
     encoding: Encoding = "utf-8"
     documents: Literal["file", "blank line", "line"] | Separator = "file"
@@ -66,22 +70,32 @@ class Reading(Config):
     def of_stage(cls, data: TextData | RowsData) -> Reading:
         """What a recipe's stage says."""
         if isinstance(data, RowsData):
-            return cls(format=data.format, long=data.long, reader=data.reader_options())
+            keys = data.reader_options()
+            return cls(format=data.format, long=data.long, reader=keys, natural=natural_reader(data))
         return cls(windows=data.windows, encoding=data.encoding, documents=data.documents)
 
-    def options(self, name: str, reader: Reader | None) -> ReaderOptions:
+    def options(self, name: str, reader: str | None, encoding: str | None = None) -> ReaderOptions:
         """The keys to read the rows called `name`: the stage's, with `reader` or a suffix of JSON or Parquet
-        before its own.
+        before its own, and `encoding` before its own. Raises UserError for those that do not exist.
 
-        Standard input has no suffix; where the stage names neither reader nor columns it is JSON Lines.
+        Standard input has no suffix: it is read as the training rows were, or as JSON Lines where the model
+        does not say how.
         """
+        if reader is not None and reader not in get_args(Reader):
+            hint = nearest(reader, get_args(Reader))
+            raise UserError("there is no such reader", field="--reader", text=reader, hint=hint)
         natural = "parquet" if name.startswith(HUB) else SUFFIXES.get(Path(name).suffix.lower())
-        known = reader or (natural if natural in ("jsonl", "json", "parquet") else None)
+        known = cast(Reader | None, reader) or (natural if natural in ("jsonl", "json", "parquet") else None)
         own = self.reader
-        if known is None and name == STANDARD_INPUT and own.reader is own.pattern is own.columns is None:
-            known = "jsonl"
-        if known is None or known == own.reader:
-            return own
+        if known is None and name == STANDARD_INPUT and own.reader is own.pattern is None:
+            known = self.natural or ("jsonl" if own.columns is None else None)
+        own = own.model_copy(update=self._changes(known))
+        return own.model_copy(update={"encoding": known_encoding(encoding)} if encoding else {})
+
+    def _changes(self, known: Reader | None) -> dict[str, Any]:
+        """What differs for a reader that is not the stage's own."""
+        if known is None or known == self.reader.reader:
+            return {}
         changes: dict[str, Any] = {"reader": known}
         if known != "lines":
             changes["pattern"] = None
@@ -91,7 +105,45 @@ class Reading(Config):
             changes |= {"rows": None, "fields": {}}
         if known == "parquet":
             changes["encoding"] = "utf-8"
-        return own.model_copy(update=changes)
+        return changes
+
+
+def natural_reader(data: RowsData) -> Reader | None:
+    """How the rows of train are read; None for built-in data and the hub's, which no stream looks like."""
+    first = data.train if isinstance(data.train, str) else data.train[0]
+    by_name = None if first.startswith(HUB) else SUFFIXES.get(Path(first).suffix.lower())
+    return data.reader or ("lines" if data.pattern is not None else by_name)
+
+
+def known_encoding(name: str) -> str:
+    """An encoding that the user named. Raises UserError where there is none of that name."""
+    try:
+        return TypeAdapter(Encoding).validate_python(name)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(problem, field="--encoding") from None
+
+
+@contextmanager
+def told_as_options(name: str, options: ReaderOptions, reader: str | None) -> Iterator[None]:
+    """While the rows called `name` are read for use: what a recipe's key would mend, an option mends here."""
+    try:
+        yield
+    except UserError as mistake:
+        hint = re.sub(r"(write )?\b(reader|encoding): ", r"\1--\2 ", mistake.hint or "")
+        hint = hint.replace(", or a `pattern` for its lines", "").replace(
+            "with `encoding`", "with --encoding"
+        )
+        if hint == "write header: true":
+            hint = "leave it out: the rows of the model's training had none"
+        if name == STANDARD_INPUT and reader is None and mistake.file is not None:
+            shown = options.reader or "lines"
+            hint += (
+                f"{'; ' if hint else ''}read as {shown}, like the rows of the training: or name a --reader"
+            )
+        mistake.hint = hint or None
+        mistake.field = "--reader" if mistake.field == "reader" else mistake.field
+        raise
 
 
 @dataclass(frozen=True)

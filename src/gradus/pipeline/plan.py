@@ -14,6 +14,7 @@ from gradus.core.storage import MANIFEST, digest_file, digest_json, read_json
 from gradus.data.text import TextData
 from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
+from gradus.pipeline.probing import probe_digests
 from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.recipe import FromFolder, Recipe, Stage
 
@@ -133,12 +134,16 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     else:
         origin = [recipe.model.plain(), material.tokenizer_key(recipe)]
     config = stage.plain()
-    for key in ("save", "start"):  # when state is saved changes nothing; where it starts is in `origin`
+    # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
+    for key in ("save", "start", "preset"):
         config.pop(key)
+    config["data"].pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data)}  # fmt: skip
     if isinstance(stage.data, TextData):
         made_of["prompts"] = recipe.prompts
+    if stage.zero_shot:
+        made_of["zero_shot"] = probe_digests(name, stage, material)
     alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
     return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder, alike)
 

@@ -28,6 +28,7 @@ from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
 from gradus.tokenizers import Tokenizer
+from gradus.training.transfer import FirstLayers
 
 
 @dataclass
@@ -160,6 +161,7 @@ def prepare(node: Node, material: Material) -> Prepared:
     roles = _roles(node)
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
+    _check_transfer(node, model)
     answers = None
     if isinstance(data, TextData):
         splits = {name: _text_split(source, data, tokenizer, model, material)
@@ -207,6 +209,17 @@ def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return start.model_copy(update={**node.stage.model.changes(), "vocab_size": size})
 
 
+def _check_transfer(node: Node, model: ModelConfig) -> None:
+    transferred = node.stage.transfer
+    if isinstance(transferred, FirstLayers) and transferred.layers > model.layers:
+        raise UserError(
+            "the model has fewer layers",
+            field=f"stages.{node.name}.transfer.layers",
+            text=transferred.layers,
+            hint=f"at most {model.layers}",
+        )
+
+
 def _roles(node: Node) -> tuple[str, ...]:
     data = node.stage.data
     return ("end",) if isinstance(data, TextData) else data.format.roles
@@ -249,6 +262,8 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
         "rows": len(examples), "tokens": sum(example.tokens for example in examples), "bytes": None,
         "truncated_rows": len(cut), "truncated_tokens": sum(cut), "skipped_rows": len(source.skipped),
     }  # fmt: skip
+    if source.leaked:
+        counts["leaked_rows"] = source.leaked
     if isinstance(encoder.answers, Labels):
         names = encoder.answers.names
         found = np.bincount([int(example.label or 0) for example in examples], minlength=len(names))

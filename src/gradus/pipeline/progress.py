@@ -35,7 +35,7 @@ class Told:
         ):
             return
         self._last = time.monotonic()
-        share = f"{done / total:.0%}" if total else f"{done / 1e6:.1f} MB"
+        share = f"{done / total:.0%}" if total else f"{done / 1e6:.1f} MB" if done else "..."
         end = "\r" if self.console.is_terminal else "\n"
         self.console.print(f"{what} {share}", end=end, markup=False)
 
@@ -66,7 +66,7 @@ class Told:
 
     def evaluated(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """What an evaluation found."""
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name in SHOWN)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "." not in name)
         self.say(f"{self._name}  step {step}/{self._steps}  {split}: {shown}")
 
     def end(self) -> None:
@@ -74,6 +74,3 @@ class Told:
         if self._live is not None:
             self._live.stop()
         self._live = self._task = None
-
-
-SHOWN = ("accuracy", "macro_f1", "matthews", "loss", "perplexity", "bits_per_byte")

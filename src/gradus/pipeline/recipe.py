@@ -21,7 +21,9 @@ from gradus.families import preset
 from gradus.objectives import Measure, ObjectiveConfig
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
+from gradus.pipeline.published import StagePreset, published
 from gradus.tokenizers import BytePairTokenizer, TokenizerConfig
+from gradus.training.transfer import Transferred
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 SCRATCH = "scratch"
@@ -53,8 +55,9 @@ class StageModel(Config):
     dropout: float | None = Field(None, ge=0, lt=1)
     attention_dropout: float | None = Field(None, ge=0, lt=1)
     embedding_dropout: float | None = Field(None, ge=0, lt=1)
+    embedding_dropout_on: Literal["sum", "table"] | None = None
 
-    def changes(self) -> dict[str, float]:
+    def changes(self) -> dict[str, Any]:
         return {name: value for name, value in self if value is not None}
 
 
@@ -124,6 +127,11 @@ class Stage(Config):
     """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
     length: Duration
     """In epochs, steps, tokens or minutes."""
+    preset: StagePreset | None = None
+    """A published stage, which says by the kind of data what is left out here, `objectives` and `length`
+    included; see `published`."""
+    transfer: Transferred = "all"
+    """What it takes of the weights it starts from; the rest is new (GPT-1, figure 2 left and section 5)."""
     clip: float | None = Field(1.0, gt=0)
     """The largest norm of the gradient (OpenAI's release: 1)."""
     precision: Precision = "auto"
@@ -149,6 +157,8 @@ class Stage(Config):
             "batch": Quantity(32, "rows") if rows else Quantity(64, "windows"),
             "weights": "best" if fields.get("stop") else "last",
         }
+        if fields.get("preset") is not None:
+            defaults |= published(fields["preset"], fields)
         given = {key: value for key, value in fields.items() if value is not None or key not in defaults}
         for key, usual in defaults.items():
             if isinstance(usual, Config) and isinstance(given.get(key), dict):
@@ -158,6 +168,9 @@ class Stage(Config):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         rows = isinstance(self.data, RowsData)
+        if self.transfer != "all" and self.start == SCRATCH:
+            hint = "start `from` a stage or a folder, or leave it out"
+            raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         self._task_fits()
         self._probes_fit()
         kinds = [objective.kind for objective in self.objectives]

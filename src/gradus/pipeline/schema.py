@@ -34,6 +34,8 @@ def schema() -> dict[str, Any]:
     rows = parts["RowsData"]["properties"]
     for name in ("labels", "columns"):  # 0 is taken as "0"
         rows[name]["anyOf"][0]["items"] = _SCALAR
+    picked = rows["fields"]["additionalProperties"]
+    rows["fields"]["additionalProperties"] = {"anyOf": [{"type": "string"}, picked]}
     rows["map"]["additionalProperties"]["additionalProperties"] = _SCALAR
     rows["drop"]["additionalProperties"] = {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}]}
     for part in parts.values():
@@ -41,6 +43,10 @@ def schema() -> dict[str, Any]:
             "properties", {}
         ):  # a union is told apart by it, so it never goes without saying
             part["required"] = sorted({*part.get("required", []), "kind"})
+    stage = parts["Stage"]
+    filled = {"objectives", "length"}  # by a preset
+    stage["required"] = [key for key in stage["required"] if key not in filled]
+    stage["anyOf"] = [{"required": ["preset"]}, {"required": sorted(filled)}]
     for name in ("optimizer", "schedule", "batch", "weights"):  # None stands for "by the kind of data"
         parts["Stage"]["properties"][name].pop("default", None)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A recipe of Gradus"}

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -24,14 +21,11 @@ from pydantic import ValidationError
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import Example, ragged
-from gradus.core.storage import sync
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
 from gradus.data.formats import Single
 from gradus.data.labels import Choices, Labels, Numbers
-from gradus.data.reader_options import Reader
 from gradus.data.readers import Row, renamed
-from gradus.data.rows import STANDARD_INPUT, stream_rows
 from gradus.data.sources import Rows, Windows
 from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
@@ -41,7 +35,9 @@ from gradus.objectives import Measure, Objective
 from gradus.pipeline.answers import told
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.opening import Opened, Reading, never_said, open_folder, row_template
+from gradus.pipeline.predicting import predict_file as predict_file
 from gradus.pipeline.recipe import Recipe
+from gradus.pipeline.results import model_folder
 from gradus.tokenizers import Tokenizer
 from gradus.tokenizers.files import post_processor
 from gradus.training.learner import Learner
@@ -104,6 +100,9 @@ class Model:
         language model, a folder that does not say how rows are read, and a row without a column that is
         wanted.
         """
+        if isinstance(rows, str | Mapping):
+            problem = "predict takes many rows, and this is one"
+            raise UserError(problem, field="rows", text=rows, hint="put it in a list: predict([...])")
         self.judge()
         named = (self._row(index, row) for index, row in enumerate(rows))
         return (self.told(answer) for answer in self.answers(named))
@@ -130,6 +129,9 @@ class Model:
         in windows, as in training with `windows: document`. An empty text or one of a single token scores
         (0.0, 0). Raises UserError for a model not taught to predict text.
         """
+        if isinstance(texts, str):
+            hint = "put it in a list: score([...])"
+            raise UserError("score takes many texts, and this is one", field="texts", text=texts, hint=hint)
         alone = _asked_for(self.opened.learner, self.taught("tokens"))
         pieces = [
             replace(example, row=text)
@@ -143,13 +145,16 @@ class Model:
         counts = np.bincount(rows, weights=found.counts, minlength=len(texts))
         return [(-float(nat) if count else 0.0, int(count)) for nat, count in zip(nats, counts)]
 
-    def logits(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """One float32 array for each list of token ids: [T, V], or [K] where the model has a task's head.
+    def logits(self, sequences: Sequence[Sequence[int] | tokenizers.Encoding]) -> list[np.ndarray]:
+        """One float32 array for each list of token ids, or encoding of `tokenizer`: [T, V], or [K] where the
+        model has a task's head.
 
         K is the number of classes, 1 for a number or a choice; they are scored at the last token. The ids are
         taken as they are (`tokenizer` puts a row's special tokens around its text). Raises UserError for an
         empty list, one longer than the context and an id beyond the vocabulary.
         """
+        if isinstance(sequences, str | tokenizers.Encoding):
+            raise _one_sequence(sequences)
         examples = [Example(row, (self._checked(ids, row),)) for row, ids in enumerate(sequences)]
         found: list[np.ndarray] = []
         for part in cut(examples, self.opened.budget):
@@ -167,10 +172,14 @@ class Model:
         return found
 
     def evaluate(
-        self, data: str | Path | Sequence[str], split: str = "test", reader: Reader | None = None
+        self,
+        data: str | Path | Sequence[str],
+        split: str = "test",
+        reader: str | None = None,
+        encoding: str | None = None,
     ) -> dict[str, float]:
         """The metrics of the model's own task on `data`; see `evaluate_file`."""
-        return evaluate_file(self, data, split, reader)
+        return evaluate_file(self, data, split, reader, encoding)
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
@@ -255,7 +264,10 @@ class Model:
         said = told(self.judge().measure, self.labels, answer.row, answer.scores, self.row_encoder)
         return {**said, "truncated": answer.truncated}
 
-    def _checked(self, ids: Sequence[int], row: int) -> np.ndarray:
+    def _checked(self, ids: Sequence[int] | tokenizers.Encoding, row: int) -> np.ndarray:
+        ids = ids.ids if isinstance(ids, tokenizers.Encoding) else ids
+        if np.isscalar(ids) or getattr(ids, "ndim", 1) == 0:
+            raise _one_sequence(ids)
         tokens = np.array(ids) if all(np.isscalar(token) for token in ids) else np.zeros(0)
         context, rows = self.opened.folder.config.context, self.opened.folder.config.vocab_size or 0
         if tokens.ndim != 1 or not len(tokens) or tokens.dtype.kind not in "iu":
@@ -277,66 +289,15 @@ def load(
 ) -> Model:
     """Opens a model folder that Gradus or Hugging Face tools wrote for a known family.
 
+    The folder of a stage stands for its model, that of a run for its result: in the recipe as written, with
+    the first seed, told on standard error.
+
     `precision` is that of the activations ("fp32", "bf16", or "auto"), `device` the best there is unless
     given. `recipe` and `stage` say how rows or text are read, and what the classes are called in the order
     of the logits, for a folder that does not say so itself. Raises UserError for a folder, recipe or option
     that is wrong.
     """
-    return Model(open_folder(Path(folder).expanduser(), precision, device, recipe, stage))
-
-
-def predict_file(
-    model: Model, input: str | Path, output: str | Path, reader: Reader | None = None
-) -> dict[str, int]:
-    """Predicts every row of a file into JSON Lines, one object a row, in order.
-
-    "-" is standard input or output. An object holds `row`, `file`, `line` and what `Model.predict` says of
-    the row, `score` being its label's logit. Rows are read as in
-    the model's training, but for `drop`; JSON files are read as such whatever it was, `reader` overrules
-    both. The output appears whole or not at all. Returns the counts of `rows`, `truncated_rows` and
-    `truncated_tokens`. Raises UserError for bad rows and paths.
-    """
-    model.judge()
-    form = model.row_encoder.format
-    absent = frozenset({form.label} if form.label else ())
-    options = model.reading.options(str(input), reader)
-    counts = {"rows": 0, "truncated_rows": 0, "truncated_tokens": 0}
-    with _lines(output) as write:
-        for answer in model.answers(stream_rows(options, input, absent)):
-            place = {"row": answer.row.index, "file": answer.row.file, "line": answer.row.line}
-            mark = {} if len(answer.scores) == 1 else {"score": float(answer.scores.max())}
-            write(json.dumps({**place, **mark, **model.told(answer)}, ensure_ascii=False))
-            counts["rows"] += 1
-            counts["truncated_rows"] += bool(answer.truncated)
-            counts["truncated_tokens"] += answer.truncated
-    return counts
-
-
-@contextmanager
-def _lines(output: str | Path) -> Iterator[Callable[[str], None]]:
-    """Writes lines to standard output for "-", else to a file that is there once the block has ended well."""
-    if str(output) == STANDARD_INPUT:
-        yield lambda line: print(line, flush=True)
-        return
-    path = Path(output).expanduser()
-    if path.is_dir():
-        raise UserError("this is a folder, a file is wanted", field="output", text=str(path))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(temporary, "w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        raise UserError(problem, field="output", text=str(path)) from None
-    try:
-        with file:
-            yield lambda line: print(line, file=file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    return Model(open_folder(model_folder(Path(folder).expanduser()), precision, device, recipe, stage))
 
 
 def _sampling(options: Mapping[str, Any]) -> Sampling:
@@ -358,6 +319,11 @@ def _asked_for(learner: Learner, objective: Objective) -> Learner:
     alone = Learner(learner.transformer, [])
     alone.objectives, alone.heads = (objective,), learner.heads
     return alone.eval()
+
+
+def _one_sequence(found: object) -> UserError:
+    hint = "one sequence goes in a list too: logits([[1, 2, 3]])"
+    return UserError("logits takes a list of lists of token ids", field="sequences", text=found, hint=hint)
 
 
 def _finite(scores: np.ndarray) -> np.ndarray:

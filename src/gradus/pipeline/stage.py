@@ -156,7 +156,8 @@ class StageRun:
             source = self.context.folder(self.node.parent.id) / "model"
         if source is not None:
             start = read_folder(source)
-            self.moved = transfer(learner, start.tensors, self._fitting_heads(start.card), str(source))
+            heads, transferred = self._fitting_heads(start.card), self.node.stage.transfer
+            self.moved = transfer(learner, start.tensors, heads, str(source), transferred)
         else:
             self.moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
                           for name, tensor in learner.state_dict().items()]  # fmt: skip
