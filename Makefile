@@ -29,6 +29,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/pretrain.py
+	$(BIN)/python benchmarks/finetune.py
 
 results: setup
 	$(BIN)/python -m gradus.report results/*.json > docs/results.md

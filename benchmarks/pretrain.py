@@ -14,18 +14,15 @@ and with the settings that Gradus' command makes. Matrix rates are measured in t
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-LAYERS, WIDTH, HEADS, CONTEXT, VOCABULARY, WINDOWS = 4, 256, 4, 256, 8192, 16
+import common
+from common import HEADS, LAYERS, VOCABULARY, WIDTH
+
+CONTEXT, WINDOWS = 256, 16
 TOKENS = WINDOWS * CONTEXT
 WARM_UP = 4
 """Steps that are not timed: kernels are built and memory is found."""
@@ -105,27 +102,9 @@ def peer(precision: str, attention: str, steps: int, keeps: bool) -> list[float]
     return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
 
 
-def matrix_rate(precision: str) -> list[float]:
-    """Seconds of a product of two matrices 2048 x 2048, repeated."""
-    import torch
-
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-    first, second = torch.randn(2, 2048, 2048).to(dtype)
-    seconds = []
-    for _ in range(30):
-        start = time.perf_counter()
-        first @ second
-        seconds.append(time.perf_counter() - start)
-    return seconds[5:]
-
-
 def side(arguments: list[str], steps: int) -> float:
     """The median second of one side, run in a new process."""
-    command = [sys.executable, __file__, "--side", *arguments, "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
-    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
+    return statistics.median(common.side(__file__, arguments, steps))
 
 
 def run_side(arguments: list[str], steps: int) -> list[float]:
@@ -133,20 +112,8 @@ def run_side(arguments: list[str], steps: int) -> list[float]:
     if what == "gradus":
         return gradus(precision, steps)
     if what == "rate":
-        return matrix_rate(precision)
+        return common.matrix_rate(precision)
     return peer(precision, rest[0], steps, "keep" in rest)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    import torch
-
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-    ]
-    return {"cpu": names[0] if names else platform.processor(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "python": platform.python_version()}  # fmt: skip
 
 
 def compare(rounds: int, steps: int) -> dict[str, Any]:
@@ -162,7 +129,7 @@ def compare(rounds: int, steps: int) -> dict[str, Any]:
         for name, arguments in sides.items():
             speeds[name].append(TOKENS / side(arguments, steps))
             print(f"round {number + 1}  {name:36} {speeds[name][-1]:7.0f} tokens/s", flush=True)
-    return {"machine": machine(), "peer_settings_tried": tried, "peer": best,
+    return {"machine": common.machine(), "peer_settings_tried": tried, "peer": best,
             "matrix_rate": rates, "tokens_per_second": speeds}  # fmt: skip
 
 
@@ -173,9 +140,7 @@ def table(found: dict[str, Any]) -> list[str]:
     model = ModelConfig(layers=LAYERS, width=WIDTH, heads=HEADS, context=CONTEXT, vocab_size=VOCABULARY)
     rates = {key: statistics.median(values) for key, values in found["matrix_rate"].items()}
     base = statistics.median(found["tokens_per_second"][found["peer"]])
-    cpu = found["machine"]
-    lines = [f"{cpu['cpu']}, {cpu['threads']} threads, torch {cpu['torch']}; matrix rate "
-             + ", ".join(f"{key} {rate / 1e12:.2f} TFLOP/s" for key, rate in rates.items())]  # fmt: skip
+    lines = [common.heading(found, rates)]
     for name, values in found["tokens_per_second"].items():
         middle = statistics.median(values)
         used = middle * model.flops_per_token(CONTEXT) / rates["bf16" if "bf16" in name else "fp32"]
@@ -185,24 +150,5 @@ def table(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=15, help="timed steps a side and round")
-    parser.add_argument("--export", type=Path, help="write all figures to this JSON file")
-    parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        print(json.dumps(run_side(options.side, options.steps)))
-        return
-    found = compare(options.rounds, options.steps)
-    print("\n".join(table(found)))
-    if options.export:
-        options.export.parent.mkdir(parents=True, exist_ok=True)
-        options.export.write_text(json.dumps(found, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    common.main(__doc__, run_side, compare, table, steps=15)

@@ -41,3 +41,20 @@ def test_the_peers_batch_holds_the_same_targets(finetune: ModuleType) -> None:
     batch = finetune.padded([{"input_ids": row.sequences[0], "classes": row.label} for row in rows])
     assert batch["attention_mask"].sum(1).tolist() == [row.tokens for row in rows]
     assert int((batch["labels"][:, 1:] >= 0).sum()) == sum(row.tokens - 1 for row in rows)
+
+
+def test_every_side_is_measured_each_round_and_told(
+    finetune: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def side(script: str, arguments: list[str], steps: int) -> list[float]:
+        return [0.0 if arguments[0] == "gradient" else 2.0 if "sorted" in arguments else 1.0]
+
+    monkeypatch.setattr(finetune.common, "side", side)
+    found = finetune.compare(rounds=2, steps=4)
+    assert {len(values) for values in found["rows_per_second"].values()} == {2}
+    told = {line.split("  ")[0]: line for line in finetune.table(found)[2:]}
+    assert set(told) == set(found["rows_per_second"])
+    assert "2.00 x sorted peer" in told["gradus bf16"]
+    monkeypatch.setattr(finetune, "EXACT", 0.0)
+    with pytest.raises(SystemExit, match="gradient differs"):
+        finetune.compare(rounds=1, steps=4)
