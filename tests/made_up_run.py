@@ -134,6 +134,7 @@ def _pretrain(home: Path, node: dict) -> None:
             "tokens": 24_600_000,
             "seconds": 4020.0,
             "tokens_per_second": 6120.0,
+            "metric": "bits_per_byte",
         },
         "results": {"dev": {"loss": 2.884, "perplexity": 17.88, "bits_per_byte": 1.211}},
         "floors": {"dev": {"unigram": {"loss": 6.1, "perplexity": 445.0, "bits_per_byte": 2.56}}},
@@ -200,7 +201,8 @@ def _finetune(home: Path, node: dict, variant: str) -> None:
     record |= {
         "labels": ["差评", "好评"],
         "training": {"steps": 650, "rows": 20760, "tokens": 600_000, "seconds": 180.2 + node["seed"],
-                     "tokens_per_second": 3400.0,                     "stopped": "length", "best_step": 434},
+                     "tokens_per_second": 3400.0, "stopped": "length", "best_step": 434,
+                     "metric": "accuracy"},
         "results": results,
         "floors": floors,
         "transfer": [

@@ -79,12 +79,16 @@ def test_windows_predict_every_token_but_the_first_once(context: int) -> None:
 
 
 def test_windows_of_documents_never_look_across() -> None:
-    windows = Windows(Memory(np.arange(1, 48), [0, 20, 21, 47]), 8, "document")
+    """A document is predicted from its first token on, from nothing but the end of the one before."""
+    borders = [0, 20, 21, 47]
+    windows = Windows(Memory(np.arange(1, 48), borders), 8, "document")
     predicted = []
     for index in range(len(windows)):
         example = windows.example(index)
-        predicted += [*example.sequences[0][1:].tolist(), example.following]
-    assert predicted == [*range(2, 21), *range(23, 48)]
+        first, last = int(example.sequences[0][0]), int(example.following)
+        assert not [border for border in borders if first < border < last - 1], "tokens of one document"
+        predicted += [*example.sequences[0][1:].tolist(), last]
+    assert predicted == [*range(2, 48)]
     assert windows.tokens == len(predicted)
 
 

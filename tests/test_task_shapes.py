@@ -141,3 +141,32 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, kind: str, change: dict[st
     with pytest.raises(UserError, match=said):
         gradus.run(path, runs=tmp_path / "runs", device="cpu")
     assert not list((tmp_path / "runs").glob("*/stages/*/model"))
+
+
+def test_every_objective_has_its_own_floors(tmp_path: Path) -> None:
+    """Stages on the same rows share what is computed for them only where they are judged alike."""
+    path = recipe(tmp_path, "scores")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["variants"] = {"classes": {"stages.task.objectives": [{"kind": "classification"}]}}
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    folder = gradus.run(path, runs=tmp_path / "runs", device="cpu")
+    records = [json.loads(file.read_text()) for file in folder.glob("stages/*/stage.json")]
+    floors = {record["config"]["objectives"][0]["kind"]: set(record["floors"]["dev"]) for record in records}
+    assert floors == {"regression": {"mean", "word_overlap"}, "classification": {"majority", "naive_bayes"}}
+
+
+def test_special_tokens_alone_are_scored_alike_in_training_and_after(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "single")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    special = {"kind": "causal_lm", "scored": "special"}
+    content["stages"]["task"]["objectives"] = [{"kind": "classification"}, special]
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    folder = gradus.run(path, runs=tmp_path / "runs", device="cpu")
+    record = json.loads(next(folder.glob("stages/*/stage.json")).read_text())
+    told = load(next(folder.glob("stages/*/model")), device="cpu").evaluate(tmp_path / "test.jsonl")
+    assert told["causal_lm.loss"] == pytest.approx(record["results"]["test"]["causal_lm.loss"], abs=1e-5)
+    content["stages"]["task"] |= {"data": {"kind": "text", "train": "test.jsonl"}, "objectives": [special]}
+    content["stages"]["task"]["batch"] = "8 windows"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    with pytest.raises(UserError, match="is for rows"):
+        gradus.check(path, runs=tmp_path / "runs", device="cpu")

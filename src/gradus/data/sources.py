@@ -49,15 +49,15 @@ class Tokens(Protocol):
 class Windows:
     """Windows of `context` tokens over running text; every token but a sequence's first is predicted once.
 
-    "contiguous" (GPT-1, section 4.1) reads across documents, "document" never does. Neighbouring windows
-    share one token: the one that follows a window is predicted there and read in the next. The short last one
-    is kept.
+    "contiguous" (GPT-1, section 4.1) reads across documents, "document" never does: there a document begins
+    with the `end` of the one before, from which its first token is predicted. Neighbouring windows share one
+    token: the one that follows a window is predicted there and read in the next. The short last one is kept.
     """
 
     def __init__(self, store: Tokens, context: int, across: Literal["contiguous", "document"] = "contiguous"):
         self.store, self.context = store, context
         borders = np.asarray(store.documents, dtype=np.int64)
-        self._starts = borders[:-1] if across == "document" else np.array([0])
+        self._starts = np.maximum(borders[:-1] - 1, 0) if across == "document" else np.array([0])
         self._stops = borders[1:] if across == "document" else np.array([store.total])
         windows = np.maximum(-(-(self._stops - self._starts - 1) // context), 0)
         self._first = np.concatenate([[0], np.cumsum(windows)])

@@ -133,7 +133,8 @@ def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, 
     ends = np.cumsum([example.tokens for example in examples])
     owner = np.searchsorted(ends, index, side="right")
     sums = np.bincount(owner, weights=outputs, minlength=len(rows))
-    return Scores(rows, sums[:, None], np.bincount(owner, minlength=len(rows)), labels)
+    # Of nothing at all, the sums are integers.
+    return Scores(rows, sums[:, None].astype(np.float64), np.bincount(owner, minlength=len(rows)), labels)
 
 
 def _outputs(objective: Objective, example: Example, outputs: np.ndarray) -> int:

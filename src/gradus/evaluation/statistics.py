@@ -58,6 +58,8 @@ def paired_bootstrap(
     2004 for the paired form); p is twice the smaller tail. The interval is of percentiles, so it leaves 0 out
     where p < 0.05. A bootstrap of few rows is too sure of itself, so p is never below that of a sign test in
     which every row that differs points the same way. The same `key` draws the same rows.
+
+    It speaks of the seeds at hand: what other seeds would do is in the deviation over them, not in p.
     """
     a, b = np.atleast_2d(np.asarray(correct_a, np.int64)), np.atleast_2d(np.asarray(correct_b, np.int64))
     if a.shape[1] != b.shape[1] or not a.size or not b.size:

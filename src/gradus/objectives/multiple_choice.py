@@ -27,7 +27,8 @@ class MultipleChoiceConfig(HeadConfig):
     """Every answer draws its own mask, or all answers of a row share one, as in OpenAI's release."""
     odds: Literal["softmax", "sigmoid"] = "softmax"
     """Over the answers of the row, as the paper says; or for each answer whether it is right, a reading of
-    some retellings (the mean over the answers of the row)."""
+    some retellings (the mean over the answers of the row). What evaluation and `predict` tell is the softmax
+    either way."""
 
     def build(self, task: Task) -> MultipleChoice:
         return MultipleChoice(self, task)

@@ -114,7 +114,9 @@ def _write_skipped(run: StageRun) -> None:
 
 
 def _known_floors(run: StageRun) -> dict[str, Any]:
-    key = digest_json([run.digests, run.node.stage.data.plain(), run.prepared.tokenizer.digest])
+    key = digest_json(
+        [run.node.stage.measure, run.digests, run.node.stage.data.plain(), run.prepared.tokenizer.digest]
+    )
     if key not in run.context.floors:
         run.context.floors[key] = _floors(run.prepared)
     return run.context.floors[key]

@@ -37,6 +37,7 @@ from gradus.objectives import (
     Task,
 )
 from gradus.pipeline.estimate import budget_tokens
+from gradus.pipeline.prepare import scored_specials
 from gradus.pipeline.recipe import Recipe
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
 from gradus.training.learner import Learner
@@ -184,7 +185,8 @@ def open_folder(
         configs, name, labels = _parsed(found, lambda card: _taught_by_card(card, path / CARD))
         seen = _parsed(found, lambda card: TypeAdapter(Span).validate_python(card.get("range")))
         reading = reading or _parsed(found, Reading.of_card)
-    task = Task(found.config, name, labels, range=seen)
+    special = scored_specials(Tokenizer.load(path)) if any(map(_scores_specials, configs)) else ()
+    task = Task(found.config, name, labels, range=seen, special=special)
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
     learner = Learner(transformer, [config.build(task) for config in configs])
@@ -194,6 +196,10 @@ def open_folder(
         raise UserError(f"the weights lack a head that {CARD} names", file=path, text=missing)
     budget = budget_tokens(found.config, chosen, place)
     return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget)
+
+
+def _scores_specials(config: ObjectiveConfig) -> bool:
+    return isinstance(config, CausalLMConfig) and config.scored == "special"
 
 
 def _of_recipe(

@@ -18,7 +18,7 @@ from gradus.pipeline.probing import probe_digests
 from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.recipe import FromFolder, Recipe, Stage
 
-CODE_FORMAT = 1
+CODE_FORMAT = 2
 """Raised when the same stage would give other bits than before: finished stages are then run again."""
 
 

@@ -86,7 +86,7 @@ class Prepared:
             self.labels.names if self.labels else (),
             self._class_weights(),
             self.range,
-            tuple(sorted({self.tokenizer.role(name) for name in self.tokenizer.roles})),
+            scored_specials(self.tokenizer),
         )
         return [config.build(task) for config in self.node.stage.objectives]
 
@@ -151,6 +151,12 @@ class Prepared:
     def evaluation_interval(self) -> Quantity:
         every = self.node.stage.evaluate.every
         return every or (Quantity(1, "epochs") if self.node.kind == "rows" else Quantity(10, "%"))
+
+
+def scored_specials(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids of the special tokens that stand in rows: what `scored: special` means."""
+    roles = ("start", "delimiter", "extract", "end")
+    return tuple(sorted({tokenizer.role(name) for name in roles if tokenizer.has(name)}))
 
 
 def prepare(node: Node, material: Material) -> Prepared:

@@ -199,6 +199,10 @@ class Stage(Config):
         """Raises for an objective that these rows cannot serve, and for two that read the same label."""
         tasks = [one.kind for one in self.objectives if one.measure != "tokens"]
         if not isinstance(self.data, RowsData):
+            if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
+                raise wrong(
+                    "objectives", "`scored: special` is for rows: running text has next to none", None
+                )
             if tasks:
                 problem = f"the objective {tasks[0]} needs data of kind rows, with labels"
                 raise wrong("objectives", problem)

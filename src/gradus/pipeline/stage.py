@@ -337,8 +337,12 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
     labels = list(prepared.labels.names) if prepared.labels else []
     return {
-        objective.head_name: {"objective": objective.name, "labels": labels}
-        for objective in prepared.objectives
+        objective.head_name: {
+            "objective": objective.name,
+            "labels": labels,
+            "bias": getattr(config, "bias", objective.name == "multiple_choice"),
+        }
+        for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)
         if objective.head_name
     }
 

@@ -16,7 +16,6 @@ from typing import Any
 from gradus.core.errors import UserError
 
 SPLITS = ("dev", "test")
-DEFAULT_METRIC = {"rows": "accuracy", "text": "bits_per_byte"}
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,10 @@ class Stage:
 
     @property
     def metric(self) -> str:
-        """The metric that speaks for the stage: what `stop` watches; Matthews for CoLA (Warstadt et al. 2018,
-        section 3); else what its objective is judged by, or bits per byte."""
-        stop = self.part("config").get("stop") or {}
-        wanted = [str(stop.get("metric") or "").rsplit(".", 1)[-1]]
-        wanted += ["matthews"] if self.name.startswith("cola") else []
-        wanted += [self.part("training").get("metric", "")] if self.kind == "rows" else []
-        wanted += [DEFAULT_METRIC.get(self.kind, "loss")]
-        measured = [metric for split in SPLITS for metric in self.results.get(split, {})] or wanted[-1:]
-        return next((metric for metric in wanted if metric in measured), measured[0])
+        """The metric that speaks for the stage: what training judged it by, where that was measured."""
+        measured = [metric for split in SPLITS for metric in self.results.get(split, {})]
+        wanted = str(self.part("training").get("metric", "")).rsplit(".", 1)[-1]
+        return wanted if wanted in measured or not measured else measured[0]
 
     @cached_property
     def predictions(self) -> dict[str, list[dict[str, Any]]]:

@@ -81,7 +81,9 @@ def transfer(
         if origin is None or origin not in tensors:
             if not name.startswith("heads."):
                 raise UserError("the starting weights lack a tensor", file=source, text=name)
-            table.append(Moved(name, "new", shape, "no head with this objective and these labels"))
+            table.append(
+                Moved(name, "new", shape, "no head of this shape with this objective and these labels")
+            )
         elif takes(transferred, name):
             table.append(_load(name, tensor, left.pop(origin), source))
         else:
