@@ -133,6 +133,15 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no array": (SQUAD, {}, "a.json:1: a JSON array of objects is wanted"),
     "after the end": ('{"a": [{}]}\n]', {"rows": "a/*"}, "a.json:2: not JSON: expecting the end of the file: ']'"),
     "cut": ('{"a": [{}', {"rows": "a/*"}, "a.json:1: not JSON: "),
+    "second array": ('[{"a": 1}]\n[{"a": 2}]\n', {}, "a.json:2: not JSON: expecting the end of the file: '[{\"a\": 2}]"),
+    "second array, rows": ('[{"a": [{}]}]\n[]', {"rows": "*/a/*"}, "a.json:2: not JSON: expecting the end of the file: '[]'"),
+    "words after the array": ('[{"a": 1}] 多余', {}, "a.json:1: not JSON: expecting the end of the file: '多余' (column 12)"),
+    "after an empty array": ("[\n]\n\n]", {}, "a.json:4: not JSON: expecting the end of the file: ']'"),
+    "comma at the end": ('[{"a": 1},\n]', {}, "a.json:2: not JSON: "),
+    "comma alone": ("[,]", {}, "a.json:1: not JSON: "),
+    "no comma": ('[{"a": 1}\n{"a": 2}]', {}, "a.json:2: not JSON: expecting , or ] after a row"),
+    "array cut": ('[{"a": 1},\n\n', {}, "a.json:2: not JSON: "),
+    "long index": ([{"a": [1]}], {"fields": {"b": "a/" + "1" * 5000}}, "a.json:2: fields.b: this key leads nowhere"),
     "half a pair": ('[{"a": {"b": "\\ud83d"}}]', {"fields": {"c": "a/b"}}, "a.json:1: a: half of a"),
     "wrong reader": ("x", {"reader": "lines", "rows": "*"}, "a.json: rows: this option is not for lines files"),
     "wrong reader, fields": ("x\ny", {"reader": "tsv", "fields": {"a": "b"}}, "fields: this option is not for tsv"),
@@ -145,6 +154,10 @@ def test_paths_that_do_not_fit(tmp_path: Path, case: str) -> None:
     with pytest.raises(UserError) as caught:
         read(tmp_path, value, **options)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_white_space_after_the_array_is_nothing(tmp_path: Path) -> None:
+    assert len(read(tmp_path, ' \n[ {"a": "好"} , {"a": "坏"} ] \r\n\t\n')) == 2
 
 
 @pytest.mark.parametrize(

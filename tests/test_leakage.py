@@ -93,6 +93,58 @@ def test_shared_rows_are_counted() -> None:
     assert shared_rows(seen, [asked[3]]).first == (0, 2)
 
 
+def test_drop_leaves_nothing_that_check_refuses() -> None:
+    """Rows alike may differ in their words: the row of test says what is short, in both."""
+    train = row_keys(rows("verygood movie", "very good, movie", "so cool", "真的 很 好看"), ["text"])
+    test = row_keys(rows("very good movie", "so-cool", "真的很好看"), ["text"])
+    assert [key.short for key in train[:2]] == [True, False] and shared_rows(train, test).serious == 2
+    dropped = leaked(train, test)
+    assert dropped == [True, True, False, True]
+    left = shared_rows([key for key, out in zip(train, dropped) if not out], test)
+    assert (left.serious, left.short) == (0, 1)
+    assert leaked(test[:1], train[:1]) == [False] and not shared_rows(test[:1], train[:1]).serious
+
+
+def test_a_pair_in_no_order_is_the_same_when_swapped(place: Path) -> None:
+    texts = [
+        ("一只猫在睡觉", "a cat sleeps here"),
+        ("A cat sleeps, here!", "一只猫在睡觉。"),
+        ("一只猫在睡觉", "一只猫在睡觉"),
+    ]
+    pairs = [Row(index, dict(zip("ab", pair)), "", index) for index, pair in enumerate(texts)]
+    ordered, either = row_keys(pairs, ["a", "b"]), row_keys(pairs, ["a", "b"], ordered=False)
+    assert len({key.alike for key in ordered}) == 3
+    assert either[0].alike == either[1].alike != either[2].alike and either[0].exact != either[1].exact
+    swapped = row_keys([Row(0, {"a": texts[0][1], "b": texts[0][0]}, "", 1)], ["a", "b"], ordered=False)
+    assert swapped == either[:1]
+    for name, one, other in (("train", *texts[0]), ("test", *texts[1])):
+        more = "".join(f"{name} 的第 {number} 句\tsome words {number}\t{number % 2}\n" for number in range(4))
+        (place / f"{name}.tsv").write_text(f"a\tb\tlabel\n{one}\t{other}\t1\n{more}", encoding="utf-8")
+    form = {"first": "a", "second": "b", "label": "label"}
+    for kind, out in (("similarity", 1), ("pair", 0)):
+        data = {"kind": "rows", "train": "train.tsv", "test": "test.tsv", "format": {"kind": kind, **form},
+                "leakage": "drop"}  # fmt: skip
+        assert row_splits(RowsData.model_validate(data), place)["train"].leaked == out
+    objectives = {"stages.finetune.objectives": [{"kind": "classification"}]}
+    for kind in ("pair", "similarity"):  # in this order: what was found for the one is not kept for the other
+        path = tiny(
+            place / "recipe.yaml",
+            objectives | {"stages.finetune.data": data | {"format": {"kind": kind, **form}}},
+        )
+        assert not any("rows of test that are in train" in note for note in checked(path).notes)
+    data |= {"leakage": "stop", "format": {"kind": "pair", **form}}
+    checked(tiny(place / "recipe.yaml", objectives | {"stages.finetune.data": data}))
+    first = {"data": {**data}, "objectives": [{"kind": "classification"}], "length": "1 epoch"}
+    data |= {"format": {"kind": "similarity", **form}}
+    with pytest.raises(UserError, match="leakage: 1 of 5 rows of test are in train, too"):
+        checked(tiny(place / "recipe.yaml", objectives | {"stages.finetune.data": data}))
+    del first["data"]["test"]
+    data |= {"leakage": "drop"}  # pairs that another stage has learned in an order
+    with pytest.raises(UserError, match="1 of 5 rows of test are in train of first"):
+        patch = {"stages.first": first, "stages.finetune.from": "first", "stages.finetune.data": data}
+        checked(tiny(place / "recipe.yaml", objectives | patch))
+
+
 def in_units(text: str) -> tuple[list[str], list[int]]:
     codes, kinds = folded(text)
     kept, begins = units(kinds)

@@ -15,8 +15,9 @@ from gradus.core.errors import UserError
 from gradus.core.example import Example
 from gradus.data.encoding import RowEncoder, halves, shortened
 from gradus.data.formats import MultipleChoice, Pair, Part, Similarity, Single
-from gradus.data.labels import Choices, Labels, Numbers
+from gradus.data.labels import Choices, Labels, Numbers, in_order
 from gradus.data.readers import Row
+from gradus.data.rows import RowsData
 from gradus.evaluation.evaluator import score, summarise
 from gradus.evaluation.metrics import number_metrics
 from gradus.nn.transformer import Transformer
@@ -263,6 +264,21 @@ MISTAKES = [
         r"none of the row",
     ),
     (MultipleChoice(context="c", answers=["a", "b"], label="l"), row(c="t", a="", b="y", l="y"), r"empty"),
+    (
+        MultipleChoice(context="c", answers="a", label="l"),
+        row(c="t", a='["是", "否", "是 "]', l="是"),
+        r"rows\.tsv:7: l: the label names several of the row's answers: '是'",
+    ),
+    (MultipleChoice(context="c", answers="a", label="l"), row(c="t", a="[" * 10**5, l="x"), r"JSON list"),
+    *(
+        (
+            MultipleChoice(context="c", answers="a", label="l", label_is=kind),
+            row(c="t", a='["x", "y"]', l=label),
+            r"rows\.tsv:7: l: the label names none of the row's answers",
+        )
+        for kind in ("index", "number", "letter")
+        for label in ("--1", "-1", "1" * 5000, "-" * 9, "²", "٣", "1\n1", "1.0")
+    ),
     (Similarity(first="a", second="b"), row(a="x", b=" "), r"rows\.tsv:7: b: the text is empty"),
     (Single(text="a"), row(a=""), r"rows\.tsv:7: a: the text is empty.*drop"),
 ]
@@ -286,6 +302,53 @@ def test_a_label_that_is_no_number_and_a_context_full_of_special_tokens() -> Non
         encoder(Pair(first="a", second="a"), Labels(("x", "y")), context=3).encode([row(a="x")])
     with pytest.raises(ValidationError, match="at least two columns"):
         MultipleChoice(context="c", answers=["a"])
+
+
+def test_classes_are_numbered_as_numbers_only_where_all_are() -> None:
+    for texts, names in (
+        (("10", "9", "-1"), ("-1", "9", "10")),
+        (("10", "9", "--1"), ("--1", "10", "9")),
+        (("9", "1" * 5000, "10"), ("10", "1" * 5000, "9")),
+        (("9", "10", "٣"), ("10", "9", "٣")),
+        (("1", "01", "0"), ("0", "01", "1")),
+    ):
+        assert Labels.of([row(l=text) for text in texts], "l", None).names == names == tuple(in_order(texts))
+
+
+def test_answers_are_the_texts_that_nested_values_are() -> None:
+    form = MultipleChoice(context="c", answers="a", label="l")
+    for answers, label, right in (
+        ("[true, false]", "false", 1),
+        ("[1, 2.50]", "2.5", 1),
+        ('["好", 7]', "好", 0),
+    ):
+        assert form.right(row(c="t", a=answers, l=label)) == right
+    assert form.right(row(c="t", a='["x", "x", "y"]', l="y")) == 2  # others may be equal
+
+
+LABELLED_TEXTS = [
+    {"kind": "single", "text": "s", "label": "s"},
+    {"kind": "pair", "first": "a", "second": "s", "label": "s"},
+    {"kind": "similarity", "first": "s", "second": "b", "label": "s"},
+    {"kind": "multiple_choice", "context": "c", "question": "s", "answers": "a", "label": "s"},
+    {"kind": "multiple_choice", "context": "c", "answers": ["a", "s"], "label": "s"},
+]
+
+
+@pytest.mark.parametrize("form", LABELLED_TEXTS)
+def test_a_label_is_none_of_the_texts(form: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="this column is one of the texts"):
+        RowsData.model_validate({"kind": "rows", "train": "a.tsv", "format": form})
+    RowsData.model_validate({"kind": "rows", "train": "a.tsv", "format": form | {"label": None}})
+
+
+def test_a_class_and_a_column_of_answers_are_named_once() -> None:
+    data = {"kind": "rows", "train": "a.tsv", "format": {"kind": "single", "text": "文", "label": "s"}}
+    with pytest.raises(ValidationError, match=r"'5' stands there twice"):
+        RowsData.model_validate(data | {"labels": [0, 1, 2, 3, 4, 5, "5"]})
+    assert RowsData.model_validate(data | {"labels": [1, 0]}).labels == ["1", "0"]
+    with pytest.raises(ValidationError, match="this column is named twice"):
+        MultipleChoice(context="c", answers=["b", "b"])
 
 
 def test_an_empty_text_may_be_predicted_but_not_trained_on() -> None:

@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+PIPED_WIDTH = 160
+"""Places of a table that goes into a file or a pipe, where no window squeezes it."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -145,7 +148,8 @@ def report(
     written = [write_report(run)]
     if export is not None:  # before anything is printed: who reads the table may stop reading
         written.append(export_run(run, export))
-    print_table(run, Console(highlight=False))
+    wide = None if sys.stdout.isatty() else PIPED_WIDTH
+    print_table(run, Console(highlight=False, width=wide))
     for path in written:
         typer.echo(str(path))
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gradus.core.config import Config
+from gradus.core.config import Config, wrong
 from gradus.core.errors import UserError, nearest
-from gradus.data.labels import LabelledRow, field_text, label_text
+from gradus.data.labels import LabelledRow, field_text, integer, label_text
+from gradus.data.nested import as_text
+from gradus.data.reader_options import first_double
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,22 @@ Cut = Literal["priority", "half"]
 
 class _Rows(Config):
     """What every kind of row can do."""
+
+    ordered: ClassVar[bool] = True
+    """Whether the texts in another order are another row."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns with the texts."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _label_apart(self) -> Self:
+        label = getattr(self, "label", None)
+        if label in self.fields:
+            hint = "the model would read the answer; name the column that holds the label alone"
+            raise wrong("label", "this column is one of the texts", label, hint)
+        return self
 
     def sequences(self, row: LabelledRow) -> list[Sequence]:
         """The row as the model reads it, before tokens. Raises UserError for a column that is not there."""
@@ -107,6 +125,7 @@ class Similarity(_TwoTexts):
     kind: Literal["similarity"] = "similarity"
     orders: Literal["both", "one"] = "both"
     """one: the reading of some retellings, which makes it a `pair`."""
+    ordered: ClassVar[bool] = False
 
     def sequences(self, row: LabelledRow) -> list[Sequence]:
         first, second = self._parts(row)
@@ -137,6 +156,9 @@ class MultipleChoice(_Rows):
     def _enough(self) -> MultipleChoice:
         if isinstance(self.answers, list) and len(self.answers) < 2:
             raise ValueError("`answers` names the one column with a list, or at least two columns")
+        twice = first_double(self.answers) if isinstance(self.answers, list) else None
+        if twice is not None:
+            raise wrong("answers", "this column is named twice", twice, "each column holds one answer")
         return self
 
     @property
@@ -180,11 +202,15 @@ class MultipleChoice(_Rows):
         text, found = label_text(row, self.label), self.choices(row)
         if self.label_is == "text":
             stripped = [answer.strip() for answer in found]
+            if stripped.count(text) > 1:
+                hint = f"the answers are {'; '.join(stripped)}"
+                raise UserError("the label names several of the row's answers", file=row.file, line=row.line,
+                                field=self.label, text=text, hint=hint)  # fmt: skip
             if text in stripped:
                 return stripped.index(text)
             hint = nearest(text, stripped)
         else:
-            index = _counted(text, self.label_is)
+            index = _place(text, self.label_is)
             if index is not None and 0 <= index < len(found):
                 return index
             hint = f"the row has {len(found)} answers: {_legal(len(found), self.label_is)}"
@@ -196,18 +222,19 @@ def _listed(row: LabelledRow, column: str) -> list[str]:
     text = field_text(row, column)
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(answer, str | int | float) for answer in found):
         raise UserError("a JSON list of answers is wanted", file=row.file, line=row.line, field=column,
                         text=text, hint='such as ["yes", "no"], or name one column an answer')  # fmt: skip
-    return [str(answer) for answer in found]
+    return [as_text(answer) or "" for answer in found]
 
 
-def _counted(text: str, label_is: str) -> int | None:
+def _place(text: str, label_is: str) -> int | None:
+    """The index from 0 that the label writes."""
     if label_is == "letter":
         return ord(text.upper()) - ord("A") if len(text) == 1 and text.isascii() and text.isalpha() else None
-    number = int(text) if text.lstrip("-").isdigit() and text.isascii() else None
+    number = integer(text)
     return number if number is None or label_is == "index" else number - 1
 
 

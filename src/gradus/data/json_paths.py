@@ -77,7 +77,7 @@ def _entered(value: Any, step: str, at: int) -> Any:
         if step not in value:
             raise PathError("there is no such key", at, nearest(step, value) if value else _kind(value))
         return value[step]
-    if isinstance(value, list) and step.isdecimal():
+    if isinstance(value, list) and re.fullmatch("[0-9]{1,18}", step):
         if int(step) >= len(value):
             raise PathError("there is no such element", at, f"{_kind(value)}, counted from 0")
         return value[int(step)]

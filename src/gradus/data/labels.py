@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,7 +68,7 @@ class Labels:
                     raise UserError("`labels` does not name this label", file=row.file, line=row.line,
                                     field=field, text=text, hint=nearest(text, given))  # fmt: skip
         else:
-            labels = cls(tuple(sorted(seen, key=int if all(map(_is_integer, seen)) else str)))
+            labels = cls(tuple(in_order(seen)))
         if len(labels.names) < 2:
             row = next(iter(seen.values()))
             raise UserError(
@@ -146,5 +147,14 @@ def field_text(row: LabelledRow, field: str) -> str:
         ) from None
 
 
-def _is_integer(text: str) -> bool:
-    return text.lstrip("-").isdigit() and text.lstrip("-").isascii()
+def in_order(names: Iterable[str]) -> list[str]:
+    """Classes as they are numbered: as numbers where all are integers, else sorted as texts."""
+    ordered = sorted(names)
+    numbers = {name: integer(name) for name in ordered}
+    return ordered if None in numbers.values() else sorted(ordered, key=lambda name: numbers[name] or 0)
+
+
+def integer(text: str) -> int | None:
+    """The integer that the text writes; None where it writes none, or one of more than 18 digits, which is a
+    name and no number to count by."""
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else None

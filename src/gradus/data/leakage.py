@@ -29,16 +29,20 @@ class Key(NamedTuple):
     short: bool
 
 
-def row_keys(rows: Sequence[Row], fields: Sequence[str]) -> list[Key]:
-    """The keys of rows by these fields; a field that a row lacks is empty."""
+def row_keys(rows: Sequence[Row], fields: Sequence[str], ordered: bool = True) -> list[Key]:
+    """The keys of rows by these fields; a field that a row lacks is empty.
+
+    Where the texts are not `ordered`, a row with the same ones in another order has the same keys.
+    """
     keys: list[Key] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         texts = [[row.fields.get(name, "") for name in fields] for row in rows[start : start + _ROWS_AT_ONCE]]
         said = _said([text for of_row in texts for text in of_row])
         for of_row in texts:
             folds, words = zip(*(next(said) for _ in fields))
-            exact = _digest("\0".join(of_row).encode())
-            alike = _digest(b"\0\0\0\0".join(folds)) if any(folds) else exact
+            exact = _digest("\0".join(of_row if ordered else sorted(of_row)).encode())
+            letters = b"\0\0\0\0".join(folds if ordered else sorted(folds))
+            alike = _digest(letters) if any(folds) else exact
             keys.append(Key(exact, alike, sum(words) < FEWEST_WORDS))
     return keys
 
@@ -61,9 +65,14 @@ def _digest(data: bytes) -> bytes:
 
 
 def leaked(train: Sequence[Key], test: Sequence[Key]) -> list[bool]:
-    """Whether each row of train is one of test, exactly or alike, and not too short to say so."""
-    asked = {key.alike for key in test} | {key.exact for key in test}
-    return [not key.short and (key.alike in asked or key.exact in asked) for key in train]
+    """Whether each row of train is one of test, exactly or alike, that is not too short to say so.
+
+    What is short is told by the row of test, as in `shared_rows`: of two rows alike one may have its letters
+    in fewer words.
+    """
+    asked = [key for key in test if not key.short]
+    exact, alike = {key.exact for key in asked}, {key.alike for key in asked}
+    return [key.exact in exact or key.alike in alike for key in train]
 
 
 @dataclass

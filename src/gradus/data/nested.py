@@ -170,12 +170,16 @@ def read_json(source: Input) -> Parsed:
 def _elements(source: Input, text: str, place: int) -> Iterator[Document]:
     line, counted = 1, 0
     place = skip_space(text, place + 1)
-    while text[place : place + 1] != "]":
+    more = text[place : place + 1] != "]"
+    while more:
         line, counted, start = line + text.count("\n", counted, place), place, place
         value, place = _decoded(source, text, place, line, ",]")
         yield Document(value, line, True, text if "\n" in text[start:place] else "", start)
-        if text[place] == ",":
-            place = skip_space(text, place + 1)
+        more = text[place] == ","
+        place = skip_space(text, place + 1) if more else place
+    after = skip_space(text, place + 1)
+    if after < len(text):
+        raise _no_json(source, json.JSONDecodeError("expecting the end of the file", text, after))
 
 
 def _whole(source: Input, text: str, place: int) -> Iterator[Document]:
@@ -192,9 +196,12 @@ def _decoded(source: Input, text: str, place: int, line: int, ends: str) -> tupl
             wanted = "expecting , or ] after a row" if ends else "expecting the end of the file"
             raise json.JSONDecodeError(wanted, text, place)
     except json.JSONDecodeError as error:
-        hint = f"column {error.colno}"
-        shown = text[error.pos :][:40]
-        raise source.error(f"not JSON: {error.msg}", error.lineno, text=shown, hint=hint) from None
+        raise _no_json(source, error) from None
     except (ValueError, RecursionError) as error:
         raise source.error(f"not JSON that can be read: {error}", line) from None
     return value, place
+
+
+def _no_json(source: Input, error: json.JSONDecodeError) -> UserError:
+    text, hint = error.doc[error.pos :][:40], f"column {error.colno}"
+    return source.error(f"not JSON: {error.msg}", error.lineno, text=text, hint=hint)

@@ -101,7 +101,7 @@ class ReaderOptions(Config):
     """Field -> old value -> new value; other values stay. Done before `drop`."""
     drop: dict[str, Annotated[list[Text], BeforeValidator(_one_or_more)]] = {}
     """Field -> a value or several whose rows are left out (and counted)."""
-    bad_rows: Annotated[str, Field(pattern=r"^(stop|skip up to [0-9]+)$")] = "stop"
+    bad_rows: Annotated[str, Field(pattern=r"^(stop|skip up to [0-9]{1,18})$")] = "stop"
     """Either "stop" at the first row that cannot be read, or "skip up to 10" (of a split; counted and
     told)."""
 
@@ -150,6 +150,14 @@ class ReaderOptions(Config):
             kind = "the hub's data sets" if from_hub else f"{reader} files"
             raise UserError(f"this option is not for {kind}", file=name, field=option, hint="leave it out")
         return reader
+
+
+def distinct(names: list[str]) -> list[str]:
+    """What a validator does that refuses a name written twice. Raises ValueError."""
+    twice = first_double(names)
+    if twice is not None:
+        raise ValueError(f"{twice!r} stands there twice")
+    return names
 
 
 def first_double(names: Sequence[str]) -> str | None:

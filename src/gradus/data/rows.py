@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gradus.core.errors import UserError, nearest
 from gradus.data.builtin import builtin_name, builtin_rows
@@ -21,7 +21,7 @@ from gradus.data.hub import HubName, read_hub
 from gradus.data.input import Input
 from gradus.data.leakage import leaked, row_keys
 from gradus.data.paths import HUB, find_files
-from gradus.data.reader_options import ReaderOptions, Text
+from gradus.data.reader_options import ReaderOptions, Text, distinct
 from gradus.data.readers import (
     Row,
     Skipped,
@@ -60,7 +60,7 @@ class RowsData(ReaderOptions):
     test: EvaluationChoice = None
     format: Format
     """Which columns are the texts and the label."""
-    labels: Annotated[list[Text], Field(min_length=2)] | None = None
+    labels: Annotated[list[Text], Field(min_length=2), AfterValidator(distinct)] | None = None
     """The classes in the order of the logits. Default: those of train, sorted (as numbers if all are
     integers)."""
     weights: Literal["balanced"] | None = None
@@ -136,7 +136,8 @@ def _without_leaks(kept: dict[str, list[Row]], data: RowsData) -> list[Row]:
     """Train without the rows of test, where the recipe says so."""
     if data.leakage != "drop" or TEST not in kept:
         return kept[TRAIN]
-    train, test = (row_keys(kept[split], data.format.fields) for split in (TRAIN, TEST))
+    form = data.format
+    train, test = (row_keys(kept[split], form.fields, form.ordered) for split in (TRAIN, TEST))
     return [row for row, is_leaked in zip(kept[TRAIN], leaked(train, test)) if not is_leaked]
 
 

@@ -134,7 +134,7 @@ def _content(data: TextData | RowsData, split: str, material: Material) -> str:
     made_of: list[object] = [split, material.digests(data)[split]]
     if isinstance(data, RowsData):
         files = sorted({row.file for row in material.rows(data)[split].rows})
-        made_of += [data.format.fields, data.leakage, files]
+        made_of += [data.format.fields, data.format.ordered, data.leakage, files]
     else:
         made_of += [[str(file) for file in material.texts(data)[split].files]]
     return digest_json(made_of)
@@ -157,7 +157,7 @@ class _Search:
 
     def __init__(self, material: Material):
         self.material = material
-        self._keys: dict[Source, list[Key]] = {}
+        self._keys: dict[tuple[Source, bool], list[Key]] = {}
 
     def all(self, pairs: list[tuple[Source, Source]]) -> list[Found]:
         found = {pair: self._shared_rows(*pair) for pair in pairs if pair[0].is_rows}
@@ -174,12 +174,13 @@ class _Search:
         return [found[pair] for pair in pairs]
 
     def _shared_rows(self, seen: Source, asked: Source) -> Found:
-        shared = shared_rows(self._row_keys(seen), self._row_keys(asked))
+        assert isinstance(seen.data, RowsData) and isinstance(asked.data, RowsData)
+        ordered = seen.data.format.ordered and asked.data.format.ordered
+        shared = shared_rows(self._row_keys(seen, ordered), self._row_keys(asked, ordered))
         counts = (shared.of, shared.exact, shared.alike, shared.short)
         if shared.first is None:
             return Found(*counts)
         row, other = self._rows(asked)[shared.first[0]], self._rows(seen)[shared.first[1]]
-        assert isinstance(asked.data, RowsData)
         text = " / ".join(row.fields.get(field, "") for field in asked.data.format.fields)
         return Found(*counts, file=row.file, line=row.line, seen=f"{other.file}:{other.line}", text=text)
 
@@ -187,11 +188,11 @@ class _Search:
         assert isinstance(source.data, RowsData)
         return self.material.rows(source.data)[source.split].rows
 
-    def _row_keys(self, source: Source) -> list[Key]:
+    def _row_keys(self, source: Source, ordered: bool) -> list[Key]:
         assert isinstance(source.data, RowsData)
-        if source not in self._keys:
-            self._keys[source] = row_keys(self._rows(source), source.data.format.fields)
-        return self._keys[source]
+        if (source, ordered) not in self._keys:
+            self._keys[source, ordered] = row_keys(self._rows(source), source.data.format.fields, ordered)
+        return self._keys[source, ordered]
 
     def _passages(self, source: Source) -> Iterator[Passage]:
         if isinstance(source.data, RowsData):

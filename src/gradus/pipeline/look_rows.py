@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from gradus.core.errors import UserError, counted, nearest, quote
 from gradus.data.builtin import builtin_name, builtin_rows
 from gradus.data.formats import MultipleChoice
+from gradus.data.labels import in_order
 from gradus.data.paths import BOM
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.readers import Row, Skipped, read_rows
@@ -251,7 +252,7 @@ def _seen(path: str, options: dict[str, Any], rows: Sequence[Row], label: str | 
         dropped=len(rows) - len(kept),
         task=task,
         format=form,
-        counts={name: counts[name] for name in _ordered(counts)},
+        counts={name: counts[name] for name in in_order(counts)},
         texts=texts,
         others=tuple(name for name in names if name not in used),
         lengths=Lengths.of(joined, han >= CHINESE_SHARE),
@@ -291,12 +292,6 @@ def _chosen(
     found = ", ".join(f"{column.name} ({counted(len(column.kinds), 'value')})" for column in columns)
     hint = f"columns: {found}; --label COLUMN names the label"
     raise UserError(f"none of the columns looks like a {lacking}", file=path, field="--rows", hint=hint)
-
-
-def _ordered(labels: Counter[str]) -> list[str]:
-    """As the classes will be: as numbers where all are integers, else sorted."""
-    integers = all(re.fullmatch("-*[0-9]+", label) for label in labels)
-    return sorted(labels, key=int) if integers else sorted(labels)
 
 
 def _siblings(file: Path, seen: SeenRows) -> tuple[dict[str, str], list[str]]:
