@@ -127,6 +127,30 @@ def test_zero_shot_along_pretraining(run: Run) -> None:
     assert cola.metric == "matthews" and cola.verdict == "at chance"
 
 
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [(0.4, "sst2_few, 8 shots, 0.4 shown"), (0.0, "sst2_few, zero-shot: none of 8 shots shown"),
+     (8.0, "sst2_few, 8 shots")],
+)  # fmt: skip
+def test_shots_that_had_no_room_are_not_claimed(
+    shown: float, said: str, folder: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "run"))
+    for path in other.glob("stages/pretrain-*/stage.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["zero_shot"]["sst2_few"]["metrics"]["shots_shown"] = shown
+        write_json(path, record)
+    run = load_run(other)
+    assert {one.title for one in asked(run) if one.name == "sst2_few"} == {said}
+    assert f"{said}:" in write_report(run).read_text(encoding="utf-8")
+    drawn = results_markdown([export(run, tmp_path / "small.json")])
+    assert f"| {said} (" in drawn
+    with open(tmp_path / "printed.txt", "w+", encoding="utf-8") as file:
+        print_table(run, Console(file=file, width=190))
+        file.seek(0)
+        assert f"{said} (" in file.read()
+
+
 def test_unfinished_stage_tells_its_last_zero_shot(folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "run"))
     (other / "stages" / "pretrain-full" / "stage.json").unlink()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from scipy.stats import binomtest
 from sklearn.metrics import matthews_corrcoef
@@ -22,11 +23,15 @@ from gradus.core.example import ragged
 from gradus.core.model import ModelConfig
 from gradus.distributed.world import World
 from gradus.evaluation.prompts import SEPARATOR, Asked, Asker, Question, filled, names_in
+from gradus.evaluation.shots import shots_said
 from gradus.evaluation.statistics import matthews, matthews_interval, wilson_interval
-from gradus.evaluation.zero_shot import answer_nats, best_threshold, line, measure, verdict
+from gradus.evaluation.zero_shot import answer_nats, best_threshold, line, measure, result, verdict
 from gradus.nn.transformer import Transformer
+from gradus.pipeline.check import check
 from gradus.pipeline.material import Material
+from gradus.pipeline.plan import make_plan
 from gradus.pipeline.probing import make_probes, probe_digests
+from gradus.pipeline.reading import read_recipe
 from gradus.pipeline.recipe import Stage
 from gradus.pipeline.run import run
 from gradus.tokenizers import BytePairTokenizer, Tokenizer
@@ -223,8 +228,24 @@ def test_the_threshold_is_the_best_of_all() -> None:
         scores = np.round(random.normal(size=rows) + truth, 1)
         found = best_threshold(scores, truth)
         every = [matthews_corrcoef(truth, scores > border) for border in np.unique(scores)]
-        assert np.isclose(matthews_corrcoef(truth, scores > found), max(every[:-1], default=0))
+        assert np.isclose(matthews_corrcoef(truth, scores > found), max(every))
     assert best_threshold(np.array([1.0, 1.0]), np.array([True, False])) == 1.0
+
+
+def test_a_threshold_is_never_worse_than_one_class_for_all() -> None:
+    for truth in ([True, True, False], [True, False, False], [True, False]):
+        likely = np.array(truth)  # the likelier the text, the less it is of the likely class
+        scores = np.arange(len(truth)) - 5.0
+        borders = scores[:-1] + 0.5
+        assert max(matthews_corrcoef(likely, scores > border) for border in borders) < 0
+        named = scores > best_threshold(scores, likely)
+        assert named.tolist() == [likely.mean() > 0.5] * len(truth), "the class of most rows, for all"
+    random = np.random.default_rng(3)
+    for _ in range(200):
+        scores, likely = random.integers(-4, 0, 5) * 1.0, np.append(random.random(3) < 0.5, [True, False])
+        found = best_threshold(scores, likely)
+        every = [matthews_corrcoef(likely, scores > border) for border in (-9, *np.unique(scores))]
+        assert np.isfinite(found) and np.isclose(matthews_corrcoef(likely, scores > found), max(every))
 
 
 def test_what_a_person_reads() -> None:
@@ -238,6 +259,19 @@ def test_what_a_person_reads() -> None:
     found["metrics"] = {"matthews": 0.1, **figures, "shots": 0, "most_named": 0.9}
     shown = line(found | {"metric": "matthews", "verdict": "above chance"})
     assert shown == "zero-shot sst2 (dev): matthews 0.1000 [0.4760, 0.5422], chance 0.5000: above chance"
+
+
+def test_shots_that_were_not_shown_are_not_claimed() -> None:
+    def said(shots: int, shown: float | None = None) -> str:
+        return shots_said({"shots": shots} | ({} if shown is None else {"shots_shown": shown}))
+
+    assert said(0, 0.0) == said(0) == ""
+    assert said(3, 3.0) == said(3) == "3 shots" and said(1, 1.0) == "1 shot"
+    assert said(3, 0.4) == "3 shots, 0.4 shown"
+    assert said(3, 0.0) == "zero-shot: none of 3 shots shown"
+    assert said(3, 0.004) == "3 shots, 0.004 shown", "some are not none"
+    assert said(3, 2.996) == "3 shots, 2.996 shown", "nor all"
+    assert said(8, 1 / 3) == "8 shots, 0.3 shown"
 
 
 def test_verdicts() -> None:
@@ -379,6 +413,68 @@ def test_shots_are_rows_of_train_drawn_by_the_seed(tmp_path: Path, tokenizer: To
     assert decoded(again, tokenizer) == decoded(first, tokenizer) != decoded(other, tokenizer)
 
 
+def test_a_short_context_is_told_with_the_shots(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    for context, said in (
+        (16, "zero-shot: none of 3 shots shown"),
+        (45, "3 shots, {} shown"),
+        (400, "3 shots"),
+    ):
+        (probe,) = probes(tmp_path, tokenizer, context=context, reviews=words(tmp_path, shots=3))
+        config = ModelConfig(layers=1, width=16, heads=2, context=context, vocab_size=tokenizer.size)
+        measured = measure(probe, Transformer(config).initialise(1).eval(), World(), 500)
+        shown = float(np.mean([asked.shots for asked in probe.rows]))
+        assert (measured["shots"], measured["shots_shown"]) == (3, shown)
+        assert probe.counts()["shots_shown"] == shown
+        assert f"zero-shot reviews (dev, {said.format(f'{shown:.1f}')}): accuracy" in line(
+            result(probe, measured)
+        )
+
+
+def test_rows_of_train_that_lose_tokens_for_a_threshold_are_counted(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    given = data(tmp_path)
+    with open(tmp_path / "train.tsv", "a", encoding="utf-8") as file:
+        file.write("这部电影很好看。" * 40 + "\t1\n" + "bad " * 300 + "\t0\n")
+    (probe,) = probes(tmp_path, tokenizer, context=60, cola={"kind": "threshold", "data": given})
+    lost = [len(tokenizer.encode([text])[0]) - 60 for text in ("这部电影很好看。" * 40, "bad " * 300)]
+    counts = probe.counts()
+    assert (counts["rows"], counts["cut_rows"], counts["cut_tokens"]) == (12, 0, 0)
+    assert (counts["train_rows"], counts["train_cut_rows"]) == (32, 2)
+    assert counts["train_cut_tokens"] == sum(lost) and min(lost) > 0
+
+
+def test_check_tells_what_the_context_leaves_out(tmp_path: Path) -> None:
+    given = four(tmp_path)
+    with open(tmp_path / "train.tsv", "a", encoding="utf-8") as file:
+        file.write("这部电影很好看。" * 40 + "\t1\n")
+    path = tiny(tmp_path / "recipe.yaml", {"stages.pretrain.zero_shot": given})
+    notes = check(path, runs=tmp_path / "runs", device="cpu").notes
+    train = [
+        note for note in notes if note.startswith("pretrain: zero_shot.cola: 1 row of train longer than")
+    ]
+    assert len(train) == 1 and train[0].endswith(" tokens cut before the threshold is chosen")
+    shots = [
+        note for note in notes if note.startswith("pretrain: zero_shot.sst_few: the context of 32 tokens")
+    ]
+    assert len(shots) == 1 and "3 shots" in shots[0] and "shown" in shots[0]
+
+
+def test_what_is_said_of_leaks_decides_no_stage(tmp_path: Path) -> None:
+    """Neither in the stage's data nor in that of its zero-shot tasks; what `drop` leaves out does."""
+    given = words(tmp_path)
+    given["data"]["test"] = str(tmp_path / "test.tsv")
+    first = (tmp_path / "train.tsv").read_text(encoding="utf-8").splitlines()[1]
+    (tmp_path / "test.tsv").write_text(f"text\tlabel\n{first}\n一部新的电影\t0\n", encoding="utf-8")
+    found = {}
+    for word in ("allow", "stop", "drop"):
+        asked = {"sst": given | {"data": given["data"] | {"leakage": word}}}
+        path = tiny(tmp_path / "recipe.yaml", {"stages.pretrain.zero_shot": asked})
+        nodes = make_plan(read_recipe(path), Material(tmp_path, tmp_path / "cache")).nodes.values()
+        found[word] = next(node.fingerprint for node in nodes if node.name == "pretrain")
+    assert found["allow"] == found["stop"] != found["drop"]
+
+
 def test_a_row_is_never_among_its_own_shots(tmp_path: Path, tokenizer: Tokenizer) -> None:
     both = data(tmp_path, dev=str(tmp_path / "train.tsv"))
     (probe,) = probes(tmp_path, tokenizer, context=2000, sst=words(tmp_path, data=both, shots=29))
@@ -451,6 +547,12 @@ RECIPE_MISTAKES: list[tuple[str, Any, str]] = [
     ("split", "test", "zero_shot.sst.data: the split to score, test, is not there"),
     ("split", "train", "zero_shot.sst.shots: shots are rows of train"),
     ("prompt", "{text very", "zero_shot.sst.prompt: a column's name in braces"),
+    (
+        "prompt",
+        "{text} {label} is",
+        "zero_shot.sst.prompt: the prompt names the column with the label: "
+        r"'\{label\}' .*name columns that hold texts",
+    ),
     ("answers", {"0": " a", "1": " a"}, "zero_shot.sst.answers: two classes have the same text: ' a'"),
     ("answers", {"0": " a"}, "zero_shot.sst.answers: at least 2 wanted"),
     ("kind", "word", "zero_shot.sst: unknown word: 'word' .*did you mean 'words'"),
@@ -467,6 +569,15 @@ def test_mistakes_in_the_recipe_are_told_with_their_line(
     path = tiny(tmp_path / "recipe.yaml", {"stages.pretrain.zero_shot": {"sst": given}})
     with pytest.raises(UserError, match=rf"recipe.yaml:\d+: stages.pretrain.{said}"):
         run(path, runs=tmp_path / "runs", device="cpu")
+
+
+def test_a_prompt_of_choices_may_not_name_the_label(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"kind": "choices", "data": choices(tmp_path)}
+    for prompt in ("{context} {right}", "{text} 答案是{right}："):
+        with pytest.raises(ValidationError, match="the prompt names the column with the label"):
+            stage(dream=given | {"prompt": prompt})
+    given["data"]["format"] |= {"context": "right", "label": "context"}  # the names of the format go first
+    assert stage(dream=given | {"prompt": "{context} {question} {{label}}"})
 
 
 def test_only_a_language_model_can_be_asked(tmp_path: Path) -> None:
@@ -497,7 +608,9 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
         (name, step) for step in (4, 8) for name in ("sst", "sst_few", "cola", "dream")
     ]
     for one in lines[1]:
-        assert {"low", "high", "chance", "majority", "most_named", "rows", "shots"} <= set(one["metrics"])
+        assert {"low", "high", "chance", "majority", "most_named", "rows", "shots", "shots_shown"} <= set(
+            one["metrics"]
+        )
         assert one["metrics"]["low"] <= one["metrics"][one["metric"]] <= one["metrics"]["high"]
         assert one["tokens"] > 0 and one["split"] == "dev" and one["verdict"]
     last = {one["name"]: one["metrics"] for one in lines[1][4:]}
@@ -505,6 +618,8 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
     assert {name: one["metrics"] for name, one in found.items()} == last
     assert found["sst_few"]["metrics"]["shots"] == 3 and found["cola"]["metric"] == "matthews"
     assert found["sst_few"]["counts"]["shots_shown"] < 3, "a context of 32 has no room for them"
+    assert found["sst_few"]["metrics"]["shots_shown"] == found["sst_few"]["counts"]["shots_shown"]
+    assert found["sst"]["metrics"]["shots_shown"] == found["cola"]["metrics"]["shots_shown"] == 0
 
 
 def test_a_stage_without_dev_is_asked_all_the_same(tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from gradus.core.config import Config, wrong
 from gradus.core.example import collate
 from gradus.data.feed import cut
+from gradus.data.formats import Format, MultipleChoice
 from gradus.data.reader_options import Text
 from gradus.data.rows import RowsData
 from gradus.distributed.world import World
 from gradus.evaluation.prompts import Asked, names_in
+from gradus.evaluation.shots import shots_said
 from gradus.evaluation.statistics import matthews, matthews_interval, wilson_interval
 from gradus.nn.likelihood import token_nats
 from gradus.nn.transformer import Transformer
@@ -73,6 +75,17 @@ def _sound(prompt: str) -> str:
     return prompt
 
 
+def _require_no_label(prompt: str, form: Format) -> None:
+    """Raises where the prompt names the column with the right answer, which the model would read."""
+    own: dict[str, str] = {}
+    if isinstance(form, MultipleChoice):
+        own = {"context": form.context} | ({"question": form.question} if form.question else {})
+    for name in names_in(prompt):
+        if own.get(name, name) == form.label:
+            hint = "the model would read the answer; name columns that hold texts alone"
+            raise wrong("prompt", "the prompt names the column with the label", f"{{{name}}}", hint)
+
+
 Prompt = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -91,6 +104,7 @@ class ZeroShotWords(_Asked):
 
     @model_validator(mode="after")
     def _different(self) -> ZeroShotWords:
+        _require_no_label(self.prompt, self.data.format)
         texts = list(self.answers.values())
         twice = next((text for text in texts if texts.count(text) > 1), None)
         if twice is not None:
@@ -134,6 +148,8 @@ class ZeroShotChoices(_Asked):
         kind = self.data.format.kind
         if kind != "multiple_choice":
             raise wrong("data.format.kind", "choices need rows with answers", kind, "multiple_choice")
+        if self.prompt is not None:
+            _require_no_label(self.prompt, self.data.format)
         return self
 
 
@@ -165,17 +181,24 @@ class Probe:
         """What speaks for the task: Matthews where there is a threshold, as published for CoLA."""
         return "matthews" if isinstance(self.config, ZeroShotThreshold) else "accuracy"
 
+    def shots(self) -> dict[str, float]:
+        """The shots asked for before each row, and how many the context had room for, on average."""
+        asked = 0 if isinstance(self.config, ZeroShotThreshold) else self.config.shots
+        return {"shots": asked, "shots_shown": sum(one.shots for one in self.rows) / len(self.rows)}
+
     def counts(self) -> dict[str, float]:
-        """What was scored, and what the context made us cut."""
-        cut_tokens = [asked.example.truncated for asked in self.rows]
-        shown = [asked.shots for asked in self.rows]
-        return {
-            "rows": len(self.rows),
-            "cut_rows": sum(tokens > 0 for tokens in cut_tokens),
-            "cut_tokens": sum(cut_tokens),
-            "shots": 0 if isinstance(self.config, ZeroShotThreshold) else self.config.shots,
-            "shots_shown": sum(shown) / len(shown),
-        }
+        """What was scored, and what the context made us cut; for a threshold also of the rows of train on
+        which it is chosen."""
+        found = _cut(self.rows) | self.shots()
+        if isinstance(self.config, ZeroShotThreshold):
+            found |= {f"train_{name}": count for name, count in _cut(self.known).items()}
+        return found
+
+
+def _cut(rows: Sequence[Asked]) -> dict[str, float]:
+    """How many rows, how many of them lost tokens, and how many tokens that were."""
+    tokens = [asked.example.truncated for asked in rows]
+    return {"rows": len(rows), "cut_rows": sum(lost > 0 for lost in tokens), "cut_tokens": sum(tokens)}
 
 
 def answer_nats(
@@ -209,7 +232,8 @@ def _batches(rows: Sequence[Asked], budget: int) -> Iterator[list[Asked]]:
 
 
 def measure(probe: Probe, transformer: Transformer, world: World, budget: int) -> Measured:
-    """The task's metric with its interval `low` to `high`, `chance`, `majority`, `rows` and `shots`.
+    """The task's metric with its interval `low` to `high`, `chance`, `majority`, `rows`, `shots` and the mean
+    of those that had room, `shots_shown`.
 
     `most_named` is the share of rows that get the answer (the class, or the place) named most: at 1 the
     prompt decides and not the row. The metric is not-a-number where a score is none.
@@ -229,7 +253,7 @@ def measure(probe: Probe, transformer: Transformer, world: World, budget: int) -
         "accuracy": right / len(scores), "low": low, "high": high,
         "chance": float(np.mean([1 / len(score) for score in scores])), "majority": probe.majority,
         "most_named": float(np.bincount(named).max() / len(named)),
-        "rows": len(named), "shots": probe.config.shots,
+        "rows": len(named), **probe.shots(),
     }  # fmt: skip
 
 
@@ -249,7 +273,7 @@ def _by_threshold(probe: Probe, scores: np.ndarray, known: np.ndarray) -> Measur
         "matthews": float(matthews(*cells)), "low": low, "high": high, "chance": 0.0,
         "accuracy": float((likely == right).mean()), "majority": probe.majority,
         "most_named": float(max(likely.mean(), 1 - likely.mean())),
-        "rows": len(scores), "shots": 0, "threshold": threshold,
+        "rows": len(scores), **probe.shots(), "threshold": threshold,
     }  # fmt: skip
 
 
@@ -257,16 +281,17 @@ def best_threshold(scores: np.ndarray, likely: np.ndarray) -> float:
     """The score [R] above which calling rows likely gives the best Matthews correlation with `likely` [R].
 
     Half-way between two neighbouring scores; the lowest among equals. Matthews and not accuracy, which would
-    call nearly every row acceptable where most are.
+    call nearly every row acceptable where most are. Where all of those do worse than naming one class for
+    every row, which is 0, it lies at an end, so that all rows get the class that most of them have.
     """
     order = np.argsort(scores, kind="stable")
     ranked, truth = scores[order], likely[order]
     borders = np.flatnonzero(np.diff(ranked) > 0) + 1
-    if not len(borders):
-        return float(ranked[0])
     fn = np.cumsum(truth)[borders - 1]
     tn = borders - fn
     found = matthews(truth.sum() - fn, (~truth).sum() - tn, fn, tn)
+    if not len(found) or found.max() < 0:
+        return float(np.nextafter(ranked[0], -np.inf) if 2 * truth.sum() > len(truth) else ranked[-1])
     best = int(borders[int(found.argmax())])
     return float((ranked[best - 1] + ranked[best]) / 2)
 
@@ -294,7 +319,7 @@ def result(probe: Probe, measured: Measured) -> dict[str, Any]:
 def line(found: Mapping[str, Any]) -> str:
     """A result as a person reads it."""
     measured, metric = found["metrics"], found["metric"]
-    shots = f", {measured['shots']} shots" if measured["shots"] else ""
+    shots = f", {said}" if (said := shots_said(measured)) else ""
     majority = f", majority {measured['majority']:.4f}" if metric == "accuracy" else ""
     return (
         f"zero-shot {found['name']} ({found['split']}{shots}): {metric} {measured[metric]:.4f} "

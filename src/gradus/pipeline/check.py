@@ -16,6 +16,7 @@ from gradus.data.labels import label_text
 from gradus.data.rows import RowsData
 from gradus.distributed.precision import resolve
 from gradus.distributed.world import choose_device
+from gradus.evaluation.shots import shots_said
 from gradus.families import FAMILIES
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.leaks import leakage
@@ -99,10 +100,16 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: zero_shot.{probe.name}: {found['cut_rows']} rows are longer than the context "
                 f"and lose {found['cut_tokens']} tokens"
             )
+        if found.get("train_cut_rows"):
+            rows, lost = (counted(int(found[f"train_cut_{what}s"]), what) for what in ("row", "token"))
+            notes.append(
+                f"{name}: zero_shot.{probe.name}: {rows} of train longer than the context, {lost} cut before "
+                "the threshold is chosen"
+            )
         if found["shots_shown"] < found["shots"]:
             notes.append(
-                f"{name}: zero_shot.{probe.name}: of {found['shots']} shots {found['shots_shown']:.1f} fit "
-                f"the context of {prepared.model.context} tokens, on average"
+                f"{name}: zero_shot.{probe.name}: the context of {prepared.model.context} tokens has no room "
+                f"for all shots ({shots_said(found)}{', on average' if found['shots_shown'] else ''})"
             )
     for split, part in prepared.splits.items():
         counts = part.counts

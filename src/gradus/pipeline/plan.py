@@ -137,7 +137,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):
         config.pop(key)
-    config["data"].pop("leakage", None)  # what it drops is told by the data's digest
+    for task in (config, *config["zero_shot"].values()):
+        task["data"].pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data)}  # fmt: skip
     if isinstance(stage.data, TextData):

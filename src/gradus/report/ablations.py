@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from gradus.evaluation.shots import shots_said
 from gradus.report.figures import thinned
 from gradus.report.graph import groups
 from gradus.report.records import Run
@@ -68,7 +69,7 @@ class Asked:
     split: str
     metric: str
     metrics: dict[str, float]
-    """The last figure: the metric, `low` and `high` (95 %), `chance`, `rows`, `shots`."""
+    """The last figure: the metric, `low` and `high` (95 %), `chance`, `rows`, `shots`, `shots_shown`."""
     verdict: str
     """Whether that is above chance, at it or below."""
     points: list[tuple[float, ...]]
@@ -76,8 +77,9 @@ class Asked:
 
     @property
     def title(self) -> str:
-        shots = self.metrics.get("shots")
-        return self.name + (f", {shots:.0f} shots" if shots else "")
+        """Its name, and the shots that were asked for and shown."""
+        said = shots_said(self.metrics)
+        return f"{self.name}, {said}" if said else self.name
 
     @property
     def above_chance(self) -> list[tuple[float, ...]]:
