@@ -15,8 +15,8 @@ MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 """Tokens of a micro-batch at most: beyond this a matrix product is no faster."""
 MEMORY_SHARE = 8
 """The activations of a micro-batch may take this part of the device's memory."""
-BASE_BYTES = 750 << 20
-"""A process with torch and the reading of data, before any weight."""
+BASE_BYTES = 900 << 20
+"""A process with torch, the reading of data and what floors and metrics import, before any weight."""
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.35, "mps": 0.25}
 """The share of the measured matrix rate that training reaches (benchmarks/pretrain.py measures it)."""
 LOGIT_BYTES = 64 << 20
