@@ -16,7 +16,7 @@ from torch import Tensor
 LINEAR = 2 * math.sqrt(2 / math.pi)
 CUBIC = LINEAR * 0.044715
 BLOCK = 1 << 17
-"""Elements computed at once: half a MiB in fp32. Smaller blocks would cost more calls than they save misses."""
+"""Elements computed at once: half a MiB in fp32. Smaller blocks cost more calls than they save misses."""
 
 
 def gelu_tanh(hidden: Tensor) -> Tensor:
