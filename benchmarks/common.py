@@ -43,6 +43,20 @@ def side(script: str, arguments: list[str], steps: int) -> list[float]:
     return measured
 
 
+def step_marks() -> tuple[list[float], Any]:
+    """A list that fills with the time at each step's end, and the callback of Hugging Face's Trainer that
+    fills it."""
+    from transformers import TrainerCallback
+
+    marks: list[float] = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            marks.append(time.perf_counter())
+
+    return marks, Watch()
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     import torch

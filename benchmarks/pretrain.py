@@ -73,17 +73,13 @@ def gradus(precision: str, steps: int) -> list[float]:
 def peer(precision: str, attention: str, steps: int, keeps: bool) -> list[float]:
     """Seconds of each timed step of Hugging Face's Trainer; `keeps` gives it our allocator settings."""
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
     if keeps:
         from gradus.core.allocator import keep_memory
 
         keep_memory()
-    marks = []
-
-    class Watch(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            marks.append(time.perf_counter())
+    marks, watch = common.step_marks()
 
     config = GPT2Config(
         n_layer=LAYERS, n_embd=WIDTH, n_head=HEADS, n_positions=CONTEXT, vocab_size=VOCABULARY,
@@ -98,7 +94,7 @@ def peer(precision: str, attention: str, steps: int, keeps: bool) -> list[float]
             use_cpu=True, max_grad_norm=1.0, learning_rate=2.5e-4, weight_decay=0.01, save_strategy="no",
             logging_steps=500, report_to=[], disable_tqdm=True,
         )  # fmt: skip
-        Trainer(model, arguments, train_dataset=rows, callbacks=[Watch()]).train()
+        Trainer(model, arguments, train_dataset=rows, callbacks=[watch]).train()
     return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
 
 

@@ -12,41 +12,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from tiny import tiny
 
 import gradus
 from gradus.core.keyed import keyed_generator
 from gradus.training import checkpoint
 
-RECIPE = """
-seed: 3
-tokenizer: {kind: bpe, vocab_size: 300}
-model: {preset: gpt1-tiny, layers: 1, width: 16, heads: 2, context: 32, dropout: 0.2}
-stages:
-  pretrain:
-    data: {kind: text, train: "builtin:tiny", dev: "builtin:tiny"}
-    objectives: [{kind: causal_lm}]
-    optimizer: {kind: adamw, lr: 3e-3}
-    batch: 16 windows
-    length: 24 steps
-    save: {every: 3 steps}
-  finetune:
-    from: pretrain
-    data:
-      kind: rows
-      train: "builtin:tiny"
-      dev: "builtin:tiny"
-      test: "builtin:tiny"
-      format: {kind: single, text: text, label: label}
-    objectives: [{kind: classification}, {kind: causal_lm, weight: 0.5}]
-    optimizer: {kind: adamw, lr: 3e-3}
-    batch: 16 rows
-    length: 3 epochs
-    evaluate: {every: 5 steps}
-    stop: {metric: loss, patience: 3}
-    save: {every: 4 steps}
-variants:
-  no pre-training: {stages.finetune.from: scratch}
-"""
+CHANGES = {
+    "model.dropout": 0.2,
+    "stages.pretrain.length": "24 steps",
+    "stages.pretrain.save": {"every": "3 steps"},
+    "stages.finetune.data.test": "builtin:tiny",
+    "stages.finetune.length": "3 epochs",
+    "stages.finetune.evaluate": {"every": "5 steps"},
+    "stages.finetune.stop": {"metric": "loss", "patience": 3},
+    "stages.finetune.save": {"every": "4 steps"},
+    "variants": {"no pre-training": {"stages.finetune.from": "scratch"}},
+}
+"""Dropout, accumulation, early stopping and a variant: all that a resume has to get right."""
 EVENTS = ("tokenise", "step", "evaluate", "sync", "rename", "prepare")
 DEATHS_EACH = 3
 MEASURED = {"tokens_per_second", "seconds", "times", "started", "finished", "peak_memory"}
@@ -78,8 +61,7 @@ def killer(recipe: Path, runs: Path, lives: list[dict[str, Any]]) -> list[int]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
-    recipe = folder / "kills.yaml"
-    recipe.write_text(RECIPE)
+    recipe = tiny(folder / "kills.yaml", CHANGES)
     assert killer(recipe, folder / "runs", [{}]) == [0]
     seen = json.loads((folder / "runs" / "events.json").read_text())
     return Whole(recipe, folder / "runs", seen["events"], seen["seconds"])
@@ -146,8 +128,7 @@ def test_patience_that_ends_at_a_checkpoint_ends_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed right after the save of the step that exhausted patience, a run must not train on."""
-    recipe = tmp_path / "patience.yaml"
-    recipe.write_text(RECIPE)
+    recipe = tiny(tmp_path / "patience.yaml", CHANGES)
     patch = {
         "stages.pretrain.evaluate.every": "2 steps",
         "stages.pretrain.save.every": "2 steps",

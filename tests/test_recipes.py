@@ -28,16 +28,19 @@ def is_builtin(file: RecipeFile) -> bool:
 
 BUILTIN_RECIPES = [path for path in RECIPES if is_builtin(read_recipe(path))]
 OTHERS = [path for path in RECIPES if path not in BUILTIN_RECIPES]
+PUBLIC = [path for path in OTHERS if path.stem != "gpt1"]
+"""GPT-1's own books cannot be had: that recipe names files that a user would put there."""
 
 
 def planned(path: Path, root: Path, cache: Path) -> None:
-    """Every variant and seed has its nodes; a seed repeats only what has rows."""
+    """Every variant and seed has its nodes; a seed repeats only what `seeds` says."""
     file = read_recipe(path)
     plan = make_plan(file, Material(root, cache))
     assert len(plan.outcomes) == (1 + len(file.recipe.variants)) * file.recipe.seeds.count
-    for name, stage in file.recipe.stages.items():
+    repeated = next(iter(patched_recipes(file))).repeated
+    for name in file.recipe.stages:
         nodes = {outcome["stages"][name] for outcome in plan.outcomes if outcome["variant"] == AS_WRITTEN}
-        assert len(nodes) == (file.recipe.seeds.count if stage.data.kind == "rows" else 1)
+        assert len(nodes) == (file.recipe.seeds.count if name in repeated else 1)
 
 
 def test_there_are_recipes() -> None:
@@ -77,7 +80,7 @@ def test_absent_data_is_told(
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.stem)
 def test_recipes_plan_on_their_data(path: Path, tmp_path: Path) -> None:
     if not ROOT:
         pytest.skip("GRADUS_DATA is not set")

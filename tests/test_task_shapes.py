@@ -14,6 +14,8 @@ import gradus
 from gradus.core.errors import UserError
 from gradus.pipeline.serving import load, predict_file
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "猫", "坐", "在", "垫子", "上", "and", "dogs", "ran", "far"]
 
 

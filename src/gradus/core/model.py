@@ -74,10 +74,6 @@ class ModelConfig(Config):
         return self
 
     @property
-    def head_width(self) -> int:
-        return self.width // self.heads
-
-    @property
     def hidden(self) -> int:
         return self.feed_forward or 4 * self.width
 

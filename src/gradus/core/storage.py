@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gradus.core.errors import UserError
 
@@ -46,19 +46,27 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, data: bytes | str) -> None:
-    """Replaces `path` at once: a reader finds the old text or the new, never half of it."""
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yields a temporary file that becomes `path` when the block ends without error: a reader finds the old
+    file or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def write_file(path: Path, data: bytes | str) -> None:
+    """Replaces `path` at once."""
+    with new_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gradus.objectives.base import Measure, Objective, Task
+from gradus.objectives.base import HeadConfig, Measure, Objective, Task
 from gradus.objectives.causal_lm import CausalLMConfig
 from gradus.objectives.classification import ClassificationConfig
 from gradus.objectives.multiple_choice import MultipleChoiceConfig
@@ -19,6 +19,7 @@ ObjectiveConfig = Annotated[
 __all__ = [
     "CausalLMConfig",
     "ClassificationConfig",
+    "HeadConfig",
     "Measure",
     "MultipleChoiceConfig",
     "Objective",

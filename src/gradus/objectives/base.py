@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.model import ModelConfig
+from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
 Measure = Literal["tokens", "classes", "number", "choices"]
@@ -48,6 +49,8 @@ class HeadConfig(Config):
     """Its share of the summed loss."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """On the state before the linear layer (GPT-1, section 4.1)."""
+    bias: bool = False
+    """Whether the linear layer has a bias: no, as Hugging Face keeps it; OpenAI's release has one."""
 
 
 class Objective(ABC):
@@ -108,8 +111,25 @@ def ends(example: Example) -> np.ndarray:
     return np.cumsum([len(sequence) for sequence in example.sequences]) - 1
 
 
-def one_target(example: Example, value: np.ndarray, weight: float) -> ExampleTargets:
+class RowObjective(Objective):
+    """One target a row, read by a linear layer of its own at the row's extract tokens."""
+
+    def __init__(self, config: HeadConfig, task: Task, outputs: int):
+        self.weight, self.head_name = config.weight, task.stage
+        self._shape = (task.model.width, outputs, config.dropout, config.bias)
+
+    def make_head(self) -> LinearHead:
+        return LinearHead(*self._shape)
+
+    def outputs(self, states: Tensor, targets: Targets, head: nn.Module | None) -> Tensor:
+        """What the linear layer says of each target [M, K]."""
+        assert head is not None
+        result: Tensor = head(added(states, targets))
+        return result
+
+
+def one_target(example: Example, value: float, weight: float, kind: type) -> ExampleTargets:
     """A row with one target, which reads the ends of all its sequences."""
     index = ends(example)
     owner = np.zeros(len(index), np.int64) if len(index) > 1 else None
-    return ExampleTargets(index, value, np.array([weight]), owner)
+    return ExampleTargets(index, np.array([value], kind), np.array([weight]), owner)

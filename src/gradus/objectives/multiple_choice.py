@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gradus.core.example import Example, ExampleTargets, Targets
-from gradus.nn.heads import LinearHead
 from gradus.nn.losses import binary_cross_entropy_sum, cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, Objective, Task, ends, select
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, ends, select
 
 
 class MultipleChoiceConfig(HeadConfig):
@@ -23,6 +22,9 @@ class MultipleChoiceConfig(HeadConfig):
     measure: ClassVar[Measure] = "choices"
 
     kind: Literal["multiple_choice"] = "multiple_choice"
+    bias: bool = True
+    """Whether the linear layer has a bias: yes, as OpenAI's release and Hugging Face's double-headed class
+    have it; softmax does not see it, so it stays what it was."""
     dropout_mask: Literal["answer", "row"] = "answer"
     """Every answer draws its own mask, or all answers of a row share one, as in OpenAI's release."""
     odds: Literal["softmax", "sigmoid"] = "softmax"
@@ -34,20 +36,15 @@ class MultipleChoiceConfig(HeadConfig):
         return MultipleChoice(self, task)
 
 
-class MultipleChoice(Objective):
+class MultipleChoice(RowObjective):
     """One target a row: which of its sequences, read at their extract tokens, is right. A row without a label
-    weighs nothing.
-
-    The linear layer has a bias, as in OpenAI's release and in Hugging Face's double-headed class; softmax
-    does not see it, so it stays what it was.
-    """
+    weighs nothing."""
 
     name = "multiple_choice"
     measure = "choices"
 
     def __init__(self, config: MultipleChoiceConfig, task: Task):
-        self.weight, self.head_name = config.weight, task.stage
-        self._width, self._dropout = task.model.width, config.dropout
+        super().__init__(config, task, 1)
         self._shared = config.dropout_mask == "row"
         self._summed = {"softmax": cross_entropy_sum, "sigmoid": binary_cross_entropy_sum}[config.odds]
 
@@ -56,9 +53,6 @@ class MultipleChoice(Objective):
         owner = np.zeros(len(example.sequences), np.int64)
         value = np.array([int(example.label or 0)], np.int64)
         return ExampleTargets(ends(example), value, np.array([weight]), owner)
-
-    def make_head(self) -> nn.Module:
-        return LinearHead(self._width, 1, self._dropout, bias=True)
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

@@ -19,7 +19,8 @@ BASE_BYTES = 900 << 20
 """A process with torch, the reading of data and what floors and metrics import, before any weight."""
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.35, "mps": 0.25}
 """The share of the measured matrix rate that training reaches (benchmarks/pretrain.py measures it)."""
-LOGIT_BYTES = 64 << 20
+LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 320 << 20, "mps": 320 << 20}
+"""What a chunk of logits takes while its loss and gradients are computed (nn/losses.py)."""
 
 
 def activation_bytes(model: ModelConfig, precision: str) -> int:
@@ -123,6 +124,6 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     memory = (
         BASE_BYTES + 16 * parameters + copies + step_tokens * activation_bytes(model, precision) + rows_held
     )
-    memory += LOGIT_BYTES + 4 * (model.vocab_size or 0) * model.width
+    memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
     return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradus.core.errors import UserError
-from gradus.core.storage import sync
+from gradus.core.storage import new_file
 from gradus.data.rows import STANDARD_INPUT, stream_rows
 from gradus.pipeline.opening import told_as_options
 
@@ -51,7 +49,7 @@ def predict_file(
 
 
 @contextmanager
-def _lines(output: str | Path) -> Iterator[Callable[[str], None]]:
+def _lines(output: str | Path) -> Iterator[Callable[[str], object]]:
     """Writes lines to standard output for "-", else to a file that is there once the block has ended well."""
     if str(output) == STANDARD_INPUT:
         yield lambda line: print(line, flush=True)
@@ -59,19 +57,10 @@ def _lines(output: str | Path) -> Iterator[Callable[[str], None]]:
     path = Path(output).expanduser()
     if path.is_dir():
         raise UserError("this is a folder, a file is wanted", field="output", text=str(path))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(temporary, "w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        raise UserError(problem, field="output", text=str(path)) from None
-    try:
-        with file:
-            yield lambda line: print(line, file=file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(new_file(path))
+        except OSError as error:
+            problem = f"cannot be written ({error.strerror})"
+            raise UserError(problem, field="output", text=str(path)) from None
+        yield lambda line: file.write(f"{line}\n".encode())

@@ -27,6 +27,7 @@ from gradus.evaluation.metrics import larger_is_better
 from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
+from gradus.objectives import HeadConfig
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import Prepared
@@ -337,13 +338,9 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
     labels = list(prepared.labels.names) if prepared.labels else []
     return {
-        objective.head_name: {
-            "objective": objective.name,
-            "labels": labels,
-            "bias": getattr(config, "bias", objective.name == "multiple_choice"),
-        }
+        objective.head_name: {"objective": objective.name, "labels": labels, "bias": config.bias}
         for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)
-        if objective.head_name
+        if objective.head_name and isinstance(config, HeadConfig)
     }
 
 
