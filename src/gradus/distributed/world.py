@@ -96,11 +96,20 @@ def open_world(device: str | None = None) -> World:
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     chosen = choose_device(device, local if size > 1 else None)
+    if chosen.type == "cuda":
+        require_deterministic_kernels()
     if size > 1 and not dist.is_initialized():
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     return World(rank, size, chosen)
+
+
+def require_deterministic_kernels() -> None:
+    """Has CUDA add numbers in one order, or a resume would give other bits: attention's backward and
+    scattered sums take the order of their threads otherwise. Call it before CUDA's first matrix product."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def close_world() -> None:

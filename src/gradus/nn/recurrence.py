@@ -34,7 +34,8 @@ def run_by_torch(
     parts = [weight, recurrent, bias, torch.zeros_like(bias)]
     order = torch.tensor(sizes)  # torch wants it on the host
     real = states[: sum(sizes)].to(weight.dtype)
-    hidden = torch.lstm(real, order, (start, start), parts, True, 1, 0.0, False, False)[0]
+    learns = torch.is_grad_enabled()  # cuDNN keeps what backward needs in its training mode only
+    hidden = torch.lstm(real, order, (start, start), parts, True, 1, 0.0, learns, False)[0]
     return F.pad(hidden, (0, 0, 0, len(states) - len(real))).to(states.dtype)
 
 
