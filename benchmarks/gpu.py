@@ -1,7 +1,7 @@
 """Pre-training speed on a CUDA device, beside the rate of its matrix products.
 
-    python benchmarks/cuda.py                         # a minute
-    python benchmarks/cuda.py --profile               # where the time of a small step goes
+    python benchmarks/gpu.py                         # a minute
+    python benchmarks/gpu.py --profile               # where the time of a small step goes
 
 Two shapes: the 4 x 256 of the other benchmarks, 16 windows of 256 tokens a step, where launching kernels is
 what takes time; and GPT-1 as published, 64 windows of 512 tokens and 40,478 tokens of vocabulary, where
