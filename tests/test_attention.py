@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradus.nn.attention import KERNELS, Layout, group_lengths, kernel_for, round_rows
+from gradus.nn.kernels import KERNELS, kernel_for
+from gradus.nn.layout import Layout, group_lengths, round_rows
 
 EXACT = torch.float64
 

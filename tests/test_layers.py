@@ -24,18 +24,24 @@ def test_linear_cross_entropy_equals_torch_and_passes_gradcheck() -> None:
     value = torch.randint(0, 13, (11,), generator=generator)
     factor = torch.rand(11, dtype=EXACT, generator=generator)
     factor[3] = 0
-    expected = (F.cross_entropy(hidden @ weight.t(), value, reduction="none") * factor).sum()
-    for chunk in (None, 1, 4, 11):
-        loss = linear_cross_entropy(hidden, weight, value, factor, chunk)
-        assert abs(loss - expected) < 1e-12
+    bias = torch.randn(13, dtype=EXACT, generator=generator, requires_grad=True)
+    for shift in (None, bias):
+        logits = hidden @ weight.t() if shift is None else hidden @ weight.t() + shift
+        expected = (F.cross_entropy(logits, value, reduction="none") * factor).sum()
+        for chunk in (None, 1, 4, 11):
+            loss = linear_cross_entropy(hidden, weight, value, factor, shift, chunk=chunk)
+            assert abs(loss - expected) < 1e-12
     assert torch.autograd.gradcheck(
-        lambda s, w: linear_cross_entropy(s, w, value, factor, 4), (hidden, weight)
+        lambda s, w, b: linear_cross_entropy(s, w, value, factor, b, chunk=4), (hidden, weight, bias)
     )
     assert torch.autograd.gradcheck(
-        lambda s: linear_cross_entropy(s, weight.detach(), value, factor, 4), hidden
+        lambda s, w: linear_cross_entropy(s, w, value, factor, chunk=4), (hidden, weight)
     )
     assert torch.autograd.gradcheck(
-        lambda w: linear_cross_entropy(hidden.detach(), w, value, factor, 4), weight
+        lambda s: linear_cross_entropy(s, weight.detach(), value, factor, chunk=4), hidden
+    )
+    assert torch.autograd.gradcheck(
+        lambda w: linear_cross_entropy(hidden.detach(), w, value, factor, chunk=4), weight
     )
 
 
@@ -44,7 +50,7 @@ def test_linear_cross_entropy_in_bf16_keeps_the_masters_precision() -> None:
     hidden = torch.randn(300, 64, generator=generator).bfloat16().requires_grad_()
     weight = torch.randn(1000, 64, generator=generator).mul(0.3).requires_grad_()
     value = torch.randint(0, 1000, (300,), generator=generator)
-    loss = linear_cross_entropy(hidden, weight, value, torch.ones(300, dtype=EXACT), 64)
+    loss = linear_cross_entropy(hidden, weight, value, torch.ones(300, dtype=EXACT), chunk=64)
     assert loss.dtype == torch.float32
     (2 * loss).backward()
     wide, master = (

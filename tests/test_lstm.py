@@ -85,7 +85,12 @@ def test_a_layer_is_torchs_lstm_forward_and_backward(run) -> None:  # type: igno
 def test_config_counts_the_parameters_and_there_are_no_others() -> None:
     for changes in ({}, {"tie_embeddings": False}, {"positions": "learned"}, {"layers": 1}):
         built = model(**changes)
-        assert sum(parameter.numel() for parameter in built.parameters()) == built.config.parameters()
+        shape = built.config
+        matrices = 4 * shape.cells * (shape.width + shape.cells) + shape.cells * shape.width
+        expected = shape.layers * (matrices + 4 * shape.cells + shape.width) + VOCABULARY * shape.width
+        expected += VOCABULARY * shape.width * (not shape.tie_embeddings)
+        expected += shape.context * shape.width * (shape.positions == "learned")
+        assert sum(parameter.numel() for parameter in built.parameters()) == expected
     names = [name for name, _ in model().named_parameters()]
     assert [name for name in names if name.startswith("blocks.1.")] == [
         "blocks.1.input.weight", "blocks.1.input.bias", "blocks.1.recurrent.weight",

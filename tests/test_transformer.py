@@ -13,9 +13,9 @@ from torch import Tensor
 
 from gradus.core.example import Ragged, ragged
 from gradus.core.model import ModelConfig
-from gradus.nn.attention import KERNELS
+from gradus.nn.kernels import KERNELS
 from gradus.nn.losses import linear_cross_entropy
-from gradus.nn.transformer import Transformer
+from gradus.nn.transformer import Transformer, count_parameters
 
 VOCABULARY = 97
 LENGTHS = (5, 300, 17, 1, 17, 140, 64)
@@ -44,7 +44,12 @@ def states(of: Transformer, rows: list[np.ndarray]) -> Tensor:
 @pytest.mark.parametrize("tie", [True, False])
 def test_config_counts_the_parameters_and_names_are_the_plan(norm: str, tie: bool) -> None:
     built = model(norm=norm, tie_embeddings=tie, feed_forward=48)
-    assert sum(parameter.numel() for parameter in built.parameters()) == built.config.parameters()
+    shape, tokens = built.config, built.config.vocab_size
+    matrices = 4 * shape.width**2 + 2 * shape.width * shape.hidden
+    vectors = 4 * shape.width + shape.hidden + shape.width + 4 * shape.width
+    expected = shape.layers * (matrices + vectors) + (tokens + shape.context) * shape.width
+    expected += 2 * shape.width * (norm == "before") + tokens * shape.width * (not tie)
+    assert sum(parameter.numel() for parameter in built.parameters()) == expected == count_parameters(shape)
     names = [name for name, _ in built.named_parameters()]
     assert "blocks.1.attention.query_key_value.bias" in names and "embedding.positions.weight" in names
     assert ("final_norm.weight" in names) == (norm == "before")
@@ -104,7 +109,7 @@ def test_gradients_do_not_depend_on_how_queries_are_cut(monkeypatch: pytest.Monk
     batch = ragged(sequences())
     wanted = torch.ones(len(batch.tokens), 32, dtype=EXACT).cumsum(1)
     whole = gradients_of(model().eval(), batch, wanted)
-    monkeypatch.setattr("gradus.nn.attention.QUERY_BLOCK", 48)
+    monkeypatch.setattr("gradus.nn.kernels.QUERY_BLOCK", 48)
     cut = gradients_of(model().eval(), batch, wanted)
     for name in whole:
         assert (whole[name] - cut[name]).abs().max() <= 1e-12 * whole[name].abs().max(), name

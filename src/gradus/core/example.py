@@ -25,6 +25,12 @@ class Example:
     `sequences` are int arrays [T_s]; `following` is the token after the last one in a window of running text,
     so that the last position has something to predict; `label` is a class index, a number, or None;
     `truncated` counts tokens that the context made us cut.
+
+    `segments`, one an array of `sequences` and as long, say which of two texts a token belongs to (BERT).
+    `prefix` is how many tokens at the head of each sequence all of it sees (a prefix language model).
+    `decoded` is what a decoder beside the encoder reads and says, one a sequence: its input is all but the
+    last token, what it should say all but the first. `chosen` are the positions, counted from the example's
+    first token, that an objective corrupted, and the tokens that stood there.
     """
 
     row: int
@@ -32,10 +38,21 @@ class Example:
     following: int | None = None
     label: int | float | None = None
     truncated: int = 0
+    segments: tuple[np.ndarray, ...] = ()
+    prefix: tuple[int, ...] = ()
+    decoded: tuple[np.ndarray, ...] = ()
+    chosen: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def tokens(self) -> int:
-        return sum(len(sequence) for sequence in self.sequences)
+        """Tokens that pass through the model, those of the decoder among them."""
+        return sum(map(len, self.sequences)) + sum(len(said) - 1 for said in self.decoded)
+
+    @property
+    def states(self) -> int:
+        """Tokens whose states objectives read: the decoder's where there is one beside the encoder."""
+        read = sum(len(said) - 1 for said in self.decoded)
+        return read if self.decoded else sum(map(len, self.sequences))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +88,8 @@ class Targets:
 @dataclass(frozen=True, slots=True)
 class Ragged:
     """Sequences of any lengths end to end: tokens [N], positions [N] within their sequence, offsets [S+1] on
-    the host.
+    the host; segments [N] where tokens belong to one of two texts, prefix [S] on the host where the head of
+    each sequence is seen by all of it.
 
     N may exceed offsets[-1]: the dead tail, which attention ignores and no target names.
     """
@@ -79,31 +97,41 @@ class Ragged:
     tokens: torch.Tensor
     positions: torch.Tensor
     offsets: np.ndarray
+    segments: torch.Tensor | None = None
+    prefix: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
     def to(self, device: torch.device) -> Ragged:
-        return Ragged(self.tokens.to(device), self.positions.to(device), self.offsets)
+        segments = None if self.segments is None else self.segments.to(device)
+        return Ragged(self.tokens.to(device), self.positions.to(device), self.offsets, segments, self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Examples ready for one forward: `row` [S] names each sequence's row, `targets` holds one entry an
-    objective."""
+    objective, `decoded` is what a decoder beside the encoder reads, one sequence for each of the source."""
 
     source: Ragged
     row: np.ndarray
     targets: tuple[Targets, ...]
     tokens: int
+    decoded: Ragged | None = None
 
     def to(self, device: torch.device) -> Batch:
         targets = tuple(target.to(device) for target in self.targets)
-        return Batch(self.source.to(device), self.row, targets, self.tokens)
+        decoded = None if self.decoded is None else self.decoded.to(device)
+        return Batch(self.source.to(device), self.row, targets, self.tokens, decoded)
 
 
-def ragged(sequences: Sequence[np.ndarray], round_to: int = ROUND_TOKENS) -> Ragged:
+def ragged(
+    sequences: Sequence[np.ndarray],
+    round_to: int = ROUND_TOKENS,
+    segments: Sequence[np.ndarray] = (),
+    prefix: Sequence[int] = (),
+) -> Ragged:
     """Lays sequences end to end and fills the dead tail up to a multiple of `round_to`."""
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -112,16 +140,27 @@ def ragged(sequences: Sequence[np.ndarray], round_to: int = ROUND_TOKENS) -> Rag
     positions = np.zeros(total, dtype=np.int64)
     tokens[: offsets[-1]] = np.concatenate(sequences)
     positions[: offsets[-1]] = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    return Ragged(torch.from_numpy(tokens), torch.from_numpy(positions), offsets)
+    belongs = None
+    if len(segments):
+        belongs = torch.zeros(total, dtype=torch.int64)
+        belongs[: offsets[-1]] = torch.from_numpy(np.concatenate(segments))
+    heads = np.asarray(prefix, dtype=np.int64) if len(prefix) else None
+    return Ragged(torch.from_numpy(tokens), torch.from_numpy(positions), offsets, belongs, heads)
 
 
 def collate(examples: Sequence[Example], targets: Sequence[Sequence[ExampleTargets]]) -> Batch:
     """Joins examples into a batch. `targets[k][i]` is what objective k scores in example i."""
-    source = ragged([sequence for example in examples for sequence in example.sequences])
+    source = ragged(
+        [sequence for example in examples for sequence in example.sequences],
+        segments=[part for example in examples for part in example.segments],
+        prefix=[head for example in examples for head in example.prefix],
+    )
+    said = [one[:-1] for example in examples for one in example.decoded]
     row = np.repeat([example.row for example in examples], [len(example.sequences) for example in examples])
-    starts = np.concatenate([[0], np.cumsum([example.tokens for example in examples])])
+    starts = np.concatenate([[0], np.cumsum([example.states for example in examples])])
     joined = tuple(_join(of_objective, starts) for of_objective in targets)
-    return Batch(source, row, joined, int(starts[-1]))
+    tokens = sum(example.tokens for example in examples)
+    return Batch(source, row, joined, tokens, ragged(said) if said else None)
 
 
 def _join(parts: Sequence[ExampleTargets], starts: np.ndarray) -> Targets:

@@ -11,6 +11,9 @@ from gradus.core.config import Config, wrong
 LSTM_UNITS = 2048
 """GPT-1, section 5: "a single layer 2048 unit LSTM"."""
 
+FamilyName = Literal["gpt1", "gpt2", "llama", "bert", "roberta", "bart", "t5"]
+Arrangement = Literal["decoder", "encoder", "encoder_decoder"]
+
 
 class ModelConfig(Config):
     """Every axis on which the model varies. A preset of `families/` fills it, a recipe changes what differs.
@@ -19,14 +22,22 @@ class ModelConfig(Config):
     say nothing: a recipe for the transformer becomes one for the LSTM by what differs.
     """
 
-    family: Literal["gpt1"] = "gpt1"
+    family: FamilyName = "gpt1"
     """Whose weight names and special tokens the model folder carries."""
-    arrangement: Literal["decoder"] = "decoder"
+    arrangement: Arrangement = "decoder"
+    """decoder: each state sees what comes before it. encoder: it sees the whole sequence. encoder_decoder: a
+    decoder that also sees the states of an encoder of as many layers."""
     body: Literal["transformer", "lstm"] = "transformer"
     """What stands between the embedding and the output; `lstm` is GPT-1's comparison (section 5, table 5)."""
     layers: int = Field(12, ge=1)
+    """Of the decoder and of the encoder each, where there are both."""
     width: int = Field(768, ge=1)
     heads: int = Field(12, ge=1)
+    kv_heads: int | None = Field(None, ge=1)
+    """Heads of keys and values, each shared by several of the queries' (Ainslie et al. 2023); as `heads`
+    unless given."""
+    head_width: int | None = Field(None, ge=1)
+    """Channels of a head; width / heads unless given."""
     units: int | None = Field(None, ge=1)
     """Cells of an LSTM layer; 2048 unless given (GPT-1, section 5). Only with `body: lstm`."""
     feed_forward: int | None = Field(None, ge=1)
@@ -35,14 +46,37 @@ class ModelConfig(Config):
     """The longest sequence, in tokens."""
     vocab_size: int | None = Field(None, ge=1)
     """Rows of the token embedding; the tokenizer's own size unless given."""
-    positions: Literal["learned", "sinusoidal", "none"] = "learned"
+    positions: Literal["learned", "sinusoidal", "none", "rotary", "relative"] = "learned"
     """What says where a token stands: a learned embedding (GPT-1, section 4.1), the fixed sinusoids of
     Vaswani et al. 2017, section 3.5, beside token embeddings multiplied by sqrt(width) (3.4), or nothing,
-    which an LSTM does not need and is its default."""
+    which an LSTM does not need and is its default. `rotary` turns queries and keys (Su et al. 2021, 3.2),
+    `relative` adds a learned number for each head and bucket of distances (Raffel et al. 2020, 2.1)."""
+    position_offset: int = Field(0, ge=0)
+    """Rows of the table of positions that stand before the first: 2 in RoBERTa and BART, as released."""
+    rotary_base: float = Field(10_000.0, gt=1)
+    """Su et al. 2021, section 3.3; later models have larger ones for longer contexts."""
+    relative_buckets: int = Field(32, ge=4)
+    relative_distance: int = Field(128, ge=1)
+    """From this distance on all share a bucket (Raffel et al. 2020, section 2.1)."""
+    segments: int = Field(0, ge=0)
+    """Rows of the embedding that says which text a token belongs to; BERT has 2."""
+    window: int | None = Field(None, ge=1)
+    """In every second layer a token sees only so many, itself included: the locally banded layers of GPT-3
+    (Brown et al. 2020, 2.1)."""
     norm: Literal["after", "before"] = "after"
-    """Where layer norm stands: after the residual sum (GPT-1) or before each branch (GPT-2)."""
+    """Where the norm stands: after the residual sum (GPT-1) or before each branch (GPT-2)."""
+    norm_kind: Literal["layer", "rms"] = "layer"
+    """Layer norm (Ba et al. 2016), or its scale alone (Zhang and Sennrich 2019)."""
     norm_epsilon: float = Field(1e-5, gt=0)
-    activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"
+    embedding_norm: bool = False
+    """A norm on the embedded input (BERT, BART)."""
+    activation: Literal["gelu_tanh", "gelu", "relu", "silu"] = "gelu_tanh"
+    gated: bool = False
+    """The feed-forward multiplies its hidden layer by a second projection (Shazeer 2020)."""
+    biases: bool = True
+    """Whether linear layers have biases; T5 and Llama have none."""
+    attention_scale: bool = True
+    """Whether scores are divided by sqrt(head_width); T5's start has it in the weights."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """On the output of each residual branch."""
     attention_dropout: float | None = Field(None, ge=0, lt=1)
@@ -52,7 +86,23 @@ class ModelConfig(Config):
     embedding_dropout_on: Literal["sum", "table"] = "sum"
     """The sum of the embeddings of each token, or, as in OpenAI's released code, the tables of tokens and
     positions: a number of a row is struck for all its tokens of a forward, and for the tied output, too."""
+    feed_forward_dropout: float = Field(0.0, ge=0, lt=1)
+    """On the feed-forward's hidden layer (T5; BART's `activation_dropout`)."""
+    output_dropout: float = Field(0.0, ge=0, lt=1)
+    """On the states that leave a stack (T5)."""
+    pooler: bool = False
+    """A linear layer and tanh on the first state of a sequence, which heads read (BERT)."""
+    dense_head: bool = False
+    """Heads begin with a linear layer and tanh of their own (RoBERTa, BART)."""
     tie_embeddings: bool = True
+    output_transform: bool = False
+    """A linear layer, the activation and a norm before the vocabulary is scored (BERT, RoBERTa)."""
+    output_bias: bool = False
+    """A bias for each token of the vocabulary (BERT, RoBERTa)."""
+    output_scale: bool = False
+    """States are divided by sqrt(width) before a tied output (T5, not its version 1.1)."""
+    initialisation: Literal["normal", "residual", "xavier", "kaiming", "fan_in", "t5"] = "normal"
+    """How matrices begin: see `nn/initialisation.py`."""
     initial_deviation: float = Field(0.02, gt=0)
     """Standard deviation of the normal initialisation (GPT-1 section 4.1); the matrices of an LSTM have
     1/sqrt(inputs), which is 0.022 for 2048 units."""
@@ -66,12 +116,36 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
-        if self.body == "transformer" and self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.body == "transformer" and self.units is not None:
+        if self.body == "lstm":
+            if self.arrangement != "decoder":
+                raise wrong("arrangement", "an LSTM reads in one direction", self.arrangement, "decoder")
+            return self
+        if self.units is not None:
             hint = "add `body: lstm`, or leave it out"
             raise wrong("units", "a transformer has no units", self.units, hint)
+        if self.head_width is None and self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.heads % self.key_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.key_heads}")
+        if self.positions == "rotary" and self.channels % 2:
+            problem = "rotary positions turn pairs of channels"
+            raise wrong("head_width", problem, self.channels, "an even number")
+        if self.window is not None and self.arrangement != "decoder":
+            raise wrong("window", "only a decoder has a window", self.window, "leave it out")
         return self
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON values: a new axis leaves fingerprints as they were."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def channels(self) -> int:
+        """Of a head."""
+        return self.head_width or self.width // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        return self.kv_heads or self.heads
 
     @property
     def hidden(self) -> int:
@@ -82,24 +156,24 @@ class ModelConfig(Config):
         return self.units or LSTM_UNITS
 
     @property
+    def encodes_and_decodes(self) -> bool:
+        return self.arrangement == "encoder_decoder"
+
+    @property
+    def attention_weights(self) -> int:
+        """Numbers of the matrices of one attention."""
+        queries, keys = self.heads * self.channels, self.key_heads * self.channels
+        return self.width * (2 * queries + 2 * keys)
+
+    @property
     def layer_weights(self) -> int:
-        """Numbers of one layer's matrices: what a token is multiplied with."""
+        """Numbers of one layer's matrices: what a token is multiplied with. Where there are an encoder and a
+        decoder, the mean of theirs."""
         if self.body == "lstm":
             return 4 * self.cells * (self.width + self.cells) + self.cells * self.width
-        return 4 * self.width * self.width + 2 * self.width * self.hidden
-
-    def parameters(self) -> int:
-        """Parameters of the model without task heads; the tied output embedding counts once."""
-        assert self.vocab_size is not None, "the tokenizer sets vocab_size before anything is counted"
-        if self.body == "lstm":
-            vectors, final_norm = 4 * self.cells + self.width, 0
-        else:
-            vectors = 4 * self.width + self.hidden + self.width + 4 * self.width
-            final_norm = 2 * self.width if self.norm == "before" else 0
-        positions = self.context if self.positions == "learned" else 0
-        embeddings = (self.vocab_size + positions) * self.width
-        untied = 0 if self.tie_embeddings else self.vocab_size * self.width
-        return self.layers * (self.layer_weights + vectors) + embeddings + final_norm + untied
+        attentions = 1.5 if self.encodes_and_decodes else 1
+        feed_forward = (3 if self.gated else 2) * self.width * self.hidden
+        return int(attentions * self.attention_weights) + feed_forward
 
     def flops_per_token(self, length: float, scored: float = 1.0) -> float:
         """Floating point operations of one training step per token: 6 a weight used, and attention.
@@ -109,6 +183,7 @@ class ModelConfig(Config):
         al. 2020, 2.1).
         """
         assert self.vocab_size is not None
-        attention = 0.0 if self.body == "lstm" else 2 * self.width * length / 2
+        seen = length / 2 if self.arrangement == "decoder" else length
+        attention = 0.0 if self.body == "lstm" else 2 * self.heads * self.channels * seen
         layers = self.layers * (self.layer_weights + attention)
         return 6 * (layers + scored * self.vocab_size * self.width)

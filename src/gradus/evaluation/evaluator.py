@@ -130,7 +130,7 @@ def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, 
     if objective.measure != "tokens":
         counts = np.array([_outputs(objective, example, outputs) for example in examples])
         return Scores(rows, outputs, counts, labels)
-    ends = np.cumsum([example.tokens for example in examples])
+    ends = np.cumsum([example.states for example in examples])
     owner = np.searchsorted(ends, index, side="right")
     sums = np.bincount(owner, weights=outputs, minlength=len(rows))
     # Of nothing at all, the sums are integers.

@@ -103,11 +103,10 @@ def _at_rest(transformer: Transformer) -> Iterator[None]:
 def _next_logits(transformer: Transformer, sequences: list[list[int]], banned: Sequence[int]) -> Tensor:
     """The logits [S, V] of the token after each sequence, fp32 or better; those of `banned` are -inf."""
     context = transformer.config.context
-    weight = transformer.output_weight
     source = ragged([np.array(sequence[-context:]) for sequence in sequences])
-    last = torch.from_numpy(source.offsets[1:] - 1).to(weight.device)
-    states = transformer(source.to(weight.device)).index_select(0, last)
-    logits = states @ weight.to(states.dtype).t()
+    device = transformer.output_weight.device
+    last = torch.from_numpy(source.offsets[1:] - 1).to(device)
+    logits = transformer.logits(transformer(source.to(device)).index_select(0, last))
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if not bool(torch.isfinite(logits).all()):
         hint = "its weights are damaged or its training diverged"

@@ -26,7 +26,6 @@ from gradus.distributed.world import World
 from gradus.evaluation.prompts import Asked, names_in
 from gradus.evaluation.shots import shots_said
 from gradus.evaluation.statistics import matthews, matthews_interval, wilson_interval
-from gradus.nn.likelihood import token_nats
 from gradus.nn.transformer import Transformer
 
 Measured = dict[str, float]
@@ -216,7 +215,7 @@ def answer_nats(
         (targets,) = batch.targets
         with torch.no_grad():
             states = transformer(batch.source).index_select(0, targets.index)
-            nats = token_nats(states, transformer.output_weight, targets.value).double().cpu().numpy()
+            nats = transformer.token_nats(states, targets.value).double().cpu().numpy()
         ends = np.cumsum([len(asked.answer) for asked in part])
         for asked, own in zip(part, np.split(nats, ends[:-1])):
             sums = np.bincount(asked.answer, weights=own, minlength=len(asked.lengths))

@@ -1,278 +1,167 @@
-"""Attention: the only place that knows where sequences begin, and the only one that pads.
+"""Attention of flat tokens: projections, what a token may see, and the way through the padded groups.
 
-Tokens come flat, sequences end to end. A `Layout` lays them out in a few groups of like length, a kernel
-attends within every row of a group, and the layout brings the rows back. Padding stands after a row's real
-tokens, so the causal mask alone hides it. Shapes: N flat tokens, S rows, T time, H heads, C channels of a
-head, D = H C width.
+Shapes: N flat tokens, S rows, T time, H heads of queries, G heads of keys and values, C channels of a head.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradus.nn.layers import Linear, byte_noise, scale_of, struck_of
-
-ROUND_LENGTH = 16
-"""Lengths are rounded up to this inside attention: each new matrix shape makes oneDNN build a kernel."""
-GROUP_COST = 1 << 17
-"""What one more group costs in calls, counted in cells of a score matrix."""
-QUERY_BLOCK = 128
-"""The plain kernel takes this many queries at once and gives them only the keys that they may see."""
-
-Kernel = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""(query, key, value [S, T, H, C], dropout) -> [S, T, H, C], causal."""
+from gradus.core.example import Ragged
+from gradus.core.model import ModelConfig
+from gradus.nn.kernels import KERNELS, Kernel, Mask
+from gradus.nn.layers import Linear
+from gradus.nn.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How N flat tokens become padded groups [S, T] and return.
+class Sight:
+    """What the tokens of a batch see: where queries and keys stand in the groups, and a mask for each; where
+    positions are rotary, the `turn` of queries and keys, (cosines, sines) [N, 1, C / 2]."""
 
-    `groups` are (S, T). `take` [P] names the flat token of every padded place and `back` [real] the padded
-    place of every real token; both are None where the tokens already stand as one group. `padding` are the
-    places of `take` that hold no token.
+    queries: Layout
+    keys: Layout
+    masks: tuple[Mask, ...]
+    turn: tuple[Tensor, Tensor] | None = None
+
+
+def masks_within(
+    layout: Layout,
+    prefix: np.ndarray | None,
+    *,
+    causal: bool,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Mask, ...]:
+    """A mask for each group of a layout whose sequences attend to themselves.
+
+    Padding stands behind real tokens, so a causal mask hides it. `prefix` [sequences] is how much of each
+    sequence all of it sees, `window` how many tokens a query sees at most, itself among them; `bias`
+    [H, T, T] is by place.
     """
-
-    total: int
-    real: int
-    groups: tuple[tuple[int, int], ...]
-    take: Tensor | None = None
-    back: Tensor | None = None
-    padding: Tensor | None = None
-
-    @staticmethod
-    def of(offsets: np.ndarray, total: int, device: torch.device | str = "cpu") -> Layout:
-        """The layout of sequences at `offsets` [S+1] among `total` tokens: a function of their lengths."""
-        lengths = np.diff(offsets)
-        real = int(offsets[-1])
-        if len(lengths) and (lengths == lengths[0]).all() and lengths[0] > 0:
-            return Layout(total, real, ((len(lengths), int(lengths[0])),))
-        order = np.argsort(-lengths, kind="stable")
-        order = order[lengths[order] > 0]
-        groups: list[tuple[int, int]] = []
-        starts, places = [], 0
-        for rows, time in group_lengths(lengths[order]):
-            groups.append((round_rows(rows), time))
-            starts.append(places + np.arange(rows) * time)
-            places += groups[-1][0] * time
-        within = np.arange(real) - np.repeat(offsets[:-1], lengths)
-        place = np.zeros(len(lengths), dtype=np.int64)
-        place[order] = np.concatenate(starts)
-        back = np.repeat(place, lengths) + within
-        take = np.zeros(places, dtype=np.int64)
-        take[back] = np.arange(real)
-        empty = np.ones(places, dtype=bool)
-        empty[back] = False
-        indices = [torch.from_numpy(part).to(device) for part in (take, back, np.flatnonzero(empty))]
-        return Layout(total, real, tuple(groups), *indices)
-
-    def spread(self, flat: Tensor) -> Sequence[Tensor]:
-        """[N, ...] -> one [S, T, ...] a group. A view where the tokens already stand as one group."""
-        if self.take is None or self.back is None:
-            rows, time = self.groups[0]
-            return [flat[: self.real].view(rows, time, *flat.shape[1:])]
-        padded: Tensor = Move.apply(flat, self.take, self.back, None)
-        parts = padded.split([rows * time for rows, time in self.groups])
-        return [part.view(*group, *flat.shape[1:]) for part, group in zip(parts, self.groups)]
-
-    def collect(self, parts: Sequence[Tensor]) -> Tensor:
-        """The inverse of `spread`: [N, ...], zero in the dead tail."""
-        tail = self.total - self.real
-        if self.take is None or self.back is None:
-            flat = parts[0].flatten(0, 1)
-            return F.pad(flat, (0, 0) * (flat.dim() - 1) + (0, tail)) if tail else flat
-        joined = (
-            parts[0].flatten(0, 1) if len(parts) == 1 else torch.cat([part.flatten(0, 1) for part in parts])
-        )
-        flat = Move.apply(joined, self.back, self.take, self.padding)
-        return F.pad(flat, (0, 0) * (flat.dim() - 1) + (0, tail)) if tail else flat
+    made: list[Mask] = []
+    for (_, time), members, real in zip(layout.groups, layout.members, layout.seen()):
+        place = torch.arange(time, device=device)
+        hidden, ahead = None, causal
+        if prefix is not None:
+            shared = np.zeros(layout.groups[len(made)][0], dtype=np.int64)
+            shared[: len(members)] = prefix[members]
+            beyond = place >= torch.from_numpy(shared).to(device)[:, None]
+            hidden, ahead = (beyond[:, None, :] & (place[None, :] > place[:, None]))[:, None], False
+        elif causal and window is not None and window < time:
+            hidden = (place[None, :] <= place[:, None] - window)[None, None]
+        elif not causal:
+            hidden = beyond_rows(real, time, device)
+        made.append(Mask(ahead, hidden, None if bias is None else bias[:, :time, :time], scale))
+    return tuple(made)
 
 
-class Move(torch.autograd.Function):
-    """Rows to other places: forward takes `there`, backward takes `back`. Neither adds, so both only copy.
-
-    `unread` are the rows of the input that the result leaves out: their gradient is 0.
-    """
-
-    @staticmethod
-    def forward(ctx, rows, there, back, unread):
-        ctx.indices, ctx.size = (back, unread), len(rows)
-        return rows.index_select(0, there)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        back, unread = ctx.indices
-        moved = gradient.index_select(0, back)
-        if unread is not None and len(unread):
-            moved.index_fill_(0, unread, 0)
-        if len(moved) < ctx.size:
-            moved = F.pad(moved, (0, 0) * (moved.dim() - 1) + (0, ctx.size - len(moved)))
-        return moved, None, None, None
+def masks_across(
+    keys: Layout, *, scale: float | None = None, device: torch.device | str = "cpu"
+) -> tuple[Mask, ...]:
+    """A mask for each group of a cross attention: every real key is seen."""
+    return tuple(
+        Mask(False, beyond_rows(real, time, device), None, scale)
+        for (_, time), real in zip(keys.groups, keys.seen())
+    )
 
 
-def group_lengths(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Cuts lengths, longest first, into groups (rows, padded time) of least cost.
-
-    The cost of a group is rows x time^2 cells of scores and a constant for its calls; the cheapest
-    partition of the distinct rounded lengths into runs is found by dynamic programming.
-    """
-    rounded = -(-np.asarray(lengths, dtype=np.int64) // ROUND_LENGTH) * ROUND_LENGTH
-    times, counts = np.unique(rounded, return_counts=True)
-    times, counts = times[::-1], counts[::-1]
-    before = np.concatenate([[0], np.cumsum(counts)])
-    best, cut = [0.0], [0]
-    for end in range(1, len(times) + 1):
-        costs = [
-            best[start] + GROUP_COST + float(before[end] - before[start]) * float(times[start]) ** 2
-            for start in range(end)
-        ]
-        cut.append(int(np.argmin(costs)))
-        best.append(costs[cut[end]])
-    groups: list[tuple[int, int]] = []
-    end = len(times)
-    while end:
-        groups.append((int(before[end] - before[cut[end]]), int(times[cut[end]])))
-        end = cut[end]
-    return tuple(reversed(groups))
+def beyond_rows(real: np.ndarray | None, time: int, device: torch.device | str) -> Tensor | None:
+    """[S, 1, 1, T]: whether a place stands behind the row's `real` tokens [S]; None where no place does."""
+    if real is None:
+        return None
+    return (torch.arange(time, device=device) >= torch.from_numpy(real).to(device)[:, None])[:, None, None]
 
 
-def round_rows(rows: int) -> int:
-    """Up to a power of two or three quarters of one: rows of a group are a matrix shape too."""
-    power = 1 << (rows - 1).bit_length()
-    return power * 3 // 4 if power >= 4 and rows <= power * 3 // 4 else power
+def turned(states: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Each pair of channels (c, c + C/2) of states [N, H, C] turned by its token's angle (Su et al. 2021,
+    3.4.2, in the order of channels that Hugging Face's Llama has)."""
+    cosines, sines = turn
+    first, second = states.to(cosines.dtype).chunk(2, -1)
+    both = torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
+    return both.to(states.dtype)
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """Causal attention by matrix products, any precision, on any device: the reference and the CPU's fastest.
-
-    Softmax is computed in fp32 or better inside its kernel; weights are kept in the precision of the query.
-    """
-    attended: Tensor = _Causal.apply(query, key, value, struck_of(dropout), torch.is_grad_enabled())
+def attend(
+    parts: Sequence[Sequence[Tensor]], masks: Sequence[Mask], kernel: Kernel, dropout: float
+) -> list[Tensor]:
+    """The kernel on (query [S, T, H, C], key and value [S, K, G, C]) of each group; G heads serve H."""
+    attended = []
+    for (query, key, value), mask in zip(parts, masks):
+        if key.shape[2] != query.shape[2]:
+            shared = query.shape[2] // key.shape[2]
+            key, value = (part.repeat_interleave(shared, 2) for part in (key, value))
+        attended.append(kernel(query, key, value, dropout, mask))
     return attended
 
 
-def sdpa(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """Causal attention by `torch.nn.functional.scaled_dot_product_attention`."""
-    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
-    return attended.transpose(1, 2)
-
-
-KERNELS: dict[str, Kernel] = {"plain": plain, "sdpa": sdpa}
-
-
-def kernel_for(device: torch.device | str, context: int, dropout: float) -> str:
-    """The fastest kernel's name, from what is known before the first batch.
-
-    Measured on two cores with AVX-512 and AMX, forward and backward: `plain` is 1.4 (fp32) to 2.2 (bf16)
-    times SDPA at 256 tokens without dropout and 3 times with it; beyond 1024 tokens SDPA's memory decides.
-    """
-    if torch.device(device).type != "cpu":
-        return "sdpa"
-    return "plain" if context <= 1024 or dropout else "sdpa"
-
-
-class _Causal(torch.autograd.Function):
-    """Block by block of queries, so that no score above the diagonal block is ever computed.
-
-    Weights are at least 0, so their sign is free to say that dropout struck them: what attends is `relu` of
-    the signed weights and the gradient passes as through `relu`. One tensor is kept where three would be.
-    """
-
-    @staticmethod
-    def forward(ctx, query, key, value, struck, keep):
-        rows, time, heads, channels = query.shape
-        wide = (rows, heads, time, channels)
-        queries = torch.mul(query.transpose(1, 2), channels**-0.5, out=query.new_empty(wide)).flatten(0, 1)
-        keys, values = (part.transpose(1, 2).reshape(rows * heads, time, channels) for part in (key, value))
-        scale = scale_of(struck)
-        attended = query.new_empty(rows, time, heads, channels)
-        kept = []
-        for first in range(0, time, QUERY_BLOCK):
-            last = min(first + QUERY_BLOCK, time)
-            weights = _weights(queries[:, first:last], keys[:, :last], struck)
-            seen = torch.bmm(torch.relu(weights) if struck else weights, values[:, :last])
-            place = attended[:, first:last].transpose(1, 2)
-            torch.mul(seen.view(place.shape), scale, out=place)
-            kept += [weights] if keep else []
-        ctx.save_for_backward(queries, keys, values, *kept)
-        ctx.struck, ctx.heads = struck, heads
-        return attended
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        queries, keys, values, *kept = ctx.saved_tensors
-        _, time, channels = queries.shape
-        rows = len(queries) // ctx.heads
-        wide = (rows, ctx.heads, time, channels)
-        upstream = torch.mul(gradient.transpose(1, 2), scale_of(ctx.struck), out=gradient.new_empty(wide))
-        upstream = upstream.flatten(0, 1)
-        to_query, to_key, to_value = (torch.empty_like(part) for part in (queries, keys, values))
-        # The last block sees every key: it writes what the others add to.
-        for first in reversed(range(0, time, QUERY_BLOCK)):
-            last = min(first + QUERY_BLOCK, time)
-            weights, above = kept[first // QUERY_BLOCK], upstream[:, first:last]
-            scores = _score_gradient(above, values[:, :last], weights, ctx.struck)
-            passed = torch.relu(weights) if ctx.struck else weights
-            beta = 0 if last == time else 1
-            to_value[:, :last].baddbmm_(passed.transpose(1, 2), above, beta=beta)
-            to_key[:, :last].baddbmm_(scores.transpose(1, 2), queries[:, first:last], beta=beta)
-            torch.mul(torch.bmm(scores, keys[:, :last]), channels**-0.5, out=to_query[:, first:last])
-        gradients = (part.view(wide).transpose(1, 2) for part in (to_query, to_key, to_value))
-        return *gradients, None, None
-
-
-def _weights(queries: Tensor, keys: Tensor, struck: int) -> Tensor:
-    """Weights [S H, block, seen] of the last `block` of `seen` places, negative where dropout struck."""
-    scores = torch.bmm(queries, keys.transpose(1, 2))
-    block = queries.shape[1]
-    hidden = torch.full((block, block), -math.inf, dtype=scores.dtype, device=scores.device).triu_(1)
-    scores[:, :, -block:].add_(hidden)
-    weights = torch.softmax(scores, -1)
-    if not struck:
-        return weights
-    noise = byte_noise(weights).sub_(struck)
-    return torch.copysign(weights, noise.view(weights.dtype), out=scores)
-
-
-def _score_gradient(above: Tensor, values: Tensor, weights: Tensor, struck: int) -> Tensor:
-    gradient = torch.bmm(above, values.transpose(1, 2))
-    if struck:
-        gradient = torch.ops.aten.threshold_backward(gradient, weights, 0)
-        weights = weights.abs()
-    result: Tensor = torch.ops.aten._softmax_backward_data(gradient, weights, -1, weights.dtype)
-    return result
-
-
-def attend(projected: Tensor, layout: Layout, kernel: Kernel, dropout: float) -> Tensor:
-    """Causal self attention of query, key and value [N, 3, H, C] -> [N, H, C], 0 in the dead tail."""
-    attended = []
-    for group in layout.spread(projected):
-        query, key, value = group.unbind(2)
-        attended.append(kernel(query, key, value, dropout))
-    return layout.collect(attended)
-
-
 class SelfAttention(nn.Module):
-    """Masked multi-head self attention (Vaswani et al. 2017, section 3.2) with one fused projection."""
+    """Multi-head self attention (Vaswani et al. 2017, section 3.2) with one fused projection: its rows are
+    the queries', keys' and values', head by head."""
 
-    def __init__(self, width: int, heads: int, dropout: float, kernel: str, **options: Any):
+    def __init__(self, config: ModelConfig, dropout: float, kernel: str, **options: Any):
         super().__init__()
-        self.shape = (3, heads, width // heads)
-        self.dropout = dropout
-        self.kernel = KERNELS[kernel]
-        self.query_key_value = Linear(width, 3 * width, **options)
-        self.output = Linear(width, width, **options)
+        self.split = (config.heads, config.key_heads, config.key_heads)
+        self.channels, self.dropout, self.kernel = config.channels, dropout, KERNELS[kernel]
+        self.query_key_value = Linear(config.width, sum(self.split) * self.channels, **options)
+        self.output = Linear(config.heads * self.channels, config.width, **options)
 
-    def forward(self, states: Tensor, layout: Layout) -> Tensor:
-        projected = self.query_key_value(states).view(-1, *self.shape)
-        attended = attend(projected, layout, self.kernel, self.dropout if self.training else 0.0)
-        return self.output(attended.reshape(states.shape))
+    def forward(self, states: Tensor, sight: Sight) -> Tensor:
+        projected = self.query_key_value(states).view(len(states), -1, self.channels)
+        if sight.turn is not None:
+            spun, value = projected.split([self.split[0] + self.split[1], self.split[2]], 1)
+            projected = torch.cat([turned(spun, sight.turn), value], 1)
+        groups = sight.queries.spread(projected)
+        attended = attend(
+            [group.split(self.split, 2) for group in groups],
+            sight.masks,
+            self.kernel,
+            self.dropout if self.training else 0.0,
+        )
+        return self.output(sight.queries.collect(attended).flatten(1))
+
+
+class CrossAttention(nn.Module):
+    """Queries of the decoder, keys and values of the encoder (Vaswani et al. 2017, section 3.2.3)."""
+
+    def __init__(self, config: ModelConfig, dropout: float, kernel: str, **options: Any):
+        super().__init__()
+        self.channels, self.dropout, self.kernel = config.channels, dropout, KERNELS[kernel]
+        self.query = Linear(config.width, config.heads * self.channels, **options)
+        self.key_value = Linear(config.width, 2 * config.key_heads * self.channels, **options)
+        self.output = Linear(config.heads * self.channels, config.width, **options)
+
+    def forward(self, states: Tensor, encoded: Tensor, sight: Sight) -> Tensor:
+        """`encoded` [M, D] are the encoder's states."""
+        queries = sight.queries.spread(self.query(states).view(len(states), -1, self.channels))
+        memory = sight.keys.spread(self.key_value(encoded).view(len(encoded), -1, self.channels))
+        parts = [(query, *both.chunk(2, 2)) for query, both in zip(queries, memory)]
+        attended = attend(parts, sight.masks, self.kernel, self.dropout if self.training else 0.0)
+        return self.output(sight.queries.collect(attended).flatten(1))
+
+
+def sight_within(
+    source: Ragged,
+    *,
+    causal: bool,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    turn: tuple[Tensor, Tensor] | None = None,
+) -> Sight:
+    """What the sequences of `source` see of themselves; see `masks_within`. `bias` is [H, T, T] for the
+    longest sequence or more."""
+    device = source.tokens.device
+    layout = Layout.of(source.offsets, len(source.tokens), device)
+    masks = masks_within(
+        layout, source.prefix, causal=causal, window=window, bias=bias, scale=scale, device=device
+    )
+    return Sight(layout, layout, masks, turn)

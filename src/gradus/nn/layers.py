@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradus.core.model import ModelConfig
 from gradus.nn.gelu import gelu_tanh
 
 LEVELS = 256
@@ -51,6 +52,26 @@ class LayerNorm(nn.Module):
             return F.layer_norm(states, self.weight.shape, self.weight, self.bias, self.epsilon)
         wide = states.to(self.weight.dtype)
         return F.layer_norm(wide, self.weight.shape, self.weight, self.bias, self.epsilon).to(states.dtype)
+
+
+class RMSNorm(nn.Module):
+    """The scale of layer norm without its centre (Zhang and Sennrich 2019) for states [N, D]; computed in
+    fp32 or better, and the gain multiplies there too."""
+
+    def __init__(self, width: int, epsilon: float, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, dtype=dtype))
+        self.epsilon = epsilon
+
+    def forward(self, states: Tensor) -> Tensor:
+        wide = states.to(self.weight.dtype)
+        return F.rms_norm(wide, self.weight.shape, self.weight, self.epsilon).to(states.dtype)
+
+
+def make_norm(config: ModelConfig, dtype: torch.dtype) -> LayerNorm | RMSNorm:
+    """The norm that a model's layers have."""
+    kind = LayerNorm if config.norm_kind == "layer" else RMSNorm
+    return kind(config.width, config.norm_epsilon, dtype)
 
 
 class Dropout(nn.Module):
@@ -126,9 +147,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu_tanh,
     "gelu": F.gelu,
     "relu": F.relu,
+    "silu": F.silu,
 }
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
     """The function of that name in `ModelConfig.activation`. `gelu_tanh` is the form GPT-1's release uses."""
     return ACTIVATIONS[name]
+
+
+def first_given(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

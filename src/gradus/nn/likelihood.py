@@ -12,9 +12,9 @@ CELLS = 1 << 23
 """Logits that exist at one time: 32 MiB in fp32."""
 
 
-def token_nats(states: Tensor, weight: Tensor, value: Tensor) -> Tensor:
-    """-log p of each target [M], fp32 or better, from states [M, D], the output embedding [V, D] and values
-    [M].
+def token_nats(states: Tensor, weight: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """-log p of each target [M], fp32 or better, from states [M, D], the output embedding [V, D], values
+    [M] and, where there is one, a bias [V].
 
     Products run in the precision of the states, the log-sum-exp in at least fp32; logits are never all there.
     """
@@ -25,5 +25,7 @@ def token_nats(states: Tensor, weight: Tensor, value: Tensor) -> Tensor:
     for start in range(0, len(states), rows):
         part = slice(start, start + rows)
         logits = (states[part] @ narrow.t()).to(precision)
+        if bias is not None:
+            logits += bias
         nats[part] = torch.nn.functional.cross_entropy(logits, value[part], reduction="none")
     return nats

@@ -46,9 +46,15 @@ def squared_error_sum(predicted: Tensor, value: Tensor, weight: Tensor) -> Tenso
 
 
 def linear_cross_entropy(
-    states: Tensor, weight: Tensor, value: Tensor, weight_of: Tensor, chunk: int | None = None
+    states: Tensor,
+    weight: Tensor,
+    value: Tensor,
+    weight_of: Tensor,
+    bias: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
-    """The sum of weight_of [M] times the cross-entropy of states [M, D] @ weight.T [D, V] against value [M].
+    """The sum of weight_of [M] times the cross-entropy of states [M, D] @ weight.T [D, V] + bias [V] against
+    value [M].
 
     Logits are never all there: `chunk` rows at a time (from M and V unless given) become logits, loss and
     gradients in one go, so backward only scales. Products run in the precision of the states, log-sum-exp,
@@ -58,14 +64,14 @@ def linear_cross_entropy(
     cells = CHUNK_CELLS.get(states.device.type, ELSEWHERE)
     rows = chunk or max(64, cells // len(weight) // 64 * 64)
     result: Tensor = _LinearCrossEntropy.apply(
-        states, weight, value, weight_of, rows, torch.is_grad_enabled()
+        states, weight, bias, value, weight_of, rows, torch.is_grad_enabled()
     )
     return result
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, states, weight, value, weight_of, rows, learns):
+    def forward(ctx, states, weight, bias, value, weight_of, rows, learns):
         precision = torch.promote_types(states.dtype, torch.float32)
         narrow, targets = weight.to(states.dtype), len(states)
         # Targets of weight 0 fill up to a matrix shape that the kernels have met before.
@@ -77,29 +83,38 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_weight = None
         if learns and ctx.needs_input_grad[1]:
             to_weight = torch.zeros(weight.shape, dtype=precision, device=weight.device)
-        needed = to_states is not None or to_weight is not None
+        to_bias = None
+        if learns and ctx.needs_input_grad[2]:
+            to_bias = torch.zeros(bias.shape, dtype=precision, device=bias.device)
+        needed = to_states is not None or to_weight is not None or to_bias is not None
         for start in range(0, len(states), rows):
             part = slice(start, start + rows)
             logits = torch.mm(states[part], narrow.t())
+            if bias is not None:
+                logits.add_(bias)
             losses[part] = _softmax_inplace(logits, value[part], factor[part], needed)
             if to_states is not None:
                 torch.mm(logits, narrow, out=to_states[part])
             if to_weight is not None:
                 to_weight.add_(torch.mm(logits.t(), states[part]))
-        ctx.gradients = (None if to_states is None else to_states[:targets], to_weight)
+            if to_bias is not None:
+                to_bias.add_(logits.sum(0, dtype=precision))
+        ctx.gradients = (None if to_states is None else to_states[:targets], to_weight, to_bias)
         ctx.precision = weight.dtype
         return (losses * factor).sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
-        to_states, to_weight = ctx.gradients
+        to_states, to_weight, to_bias = ctx.gradients
         if to_states is not None:
             # Rounding the scale to half precision would set these gradients apart from the weight's.
             to_states = (to_states.to(gradient.dtype) * gradient).to(to_states.dtype)
         if to_weight is not None:
             to_weight = (to_weight * gradient).to(ctx.precision)
-        return to_states, to_weight, None, None, None, None
+        if to_bias is not None:
+            to_bias = (to_bias * gradient).to(ctx.precision)
+        return to_states, to_weight, to_bias, None, None, None, None
 
 
 def _softmax_inplace(logits: Tensor, value: Tensor, factor: Tensor, needed: bool) -> Tensor:

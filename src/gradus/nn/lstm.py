@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gradus.core.model import ModelConfig
-from gradus.nn.attention import Move
 from gradus.nn.layers import Dropout, Linear
+from gradus.nn.layout import Move
 from gradus.nn.recurrence import GATES, run_by_hand, run_by_torch
 
 

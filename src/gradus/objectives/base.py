@@ -106,30 +106,41 @@ def added(states: Tensor, targets: Targets) -> Tensor:
     return wide.new_zeros(len(targets.value), wide.shape[1]).index_add(0, targets.owner, wide)
 
 
-def ends(example: Example) -> np.ndarray:
-    """The last position of each sequence, where its extract token stands."""
-    return np.cumsum([len(sequence) for sequence in example.sequences]) - 1
+def lengths(example: Example) -> np.ndarray:
+    """How many states each sequence has: of the decoder's where there is one beside the encoder."""
+    if example.decoded:
+        return np.array([len(said) - 1 for said in example.decoded])
+    return np.array([len(sequence) for sequence in example.sequences])
+
+
+def extracts(example: Example, model: ModelConfig) -> np.ndarray:
+    """Where each sequence is read: at its last token, which has seen all others, or in an encoder at its
+    first."""
+    sizes = lengths(example)
+    ends = np.cumsum(sizes)
+    return ends - sizes if model.arrangement == "encoder" else ends - 1
 
 
 class RowObjective(Objective):
     """One target a row, read by a linear layer of its own at the row's extract tokens."""
 
     def __init__(self, config: HeadConfig, task: Task, outputs: int):
-        self.weight, self.head_name = config.weight, task.stage
-        self._shape = (task.model.width, outputs, config.dropout, config.bias)
+        self.weight, self.head_name, self.model = config.weight, task.stage, task.model
+        self._shape = (task.model.width, outputs, config.dropout, config.bias, task.model.dense_head)
 
     def make_head(self) -> LinearHead:
         return LinearHead(*self._shape)
 
-    def outputs(self, states: Tensor, targets: Targets, head: nn.Module | None) -> Tensor:
+    def outputs(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
         """What the linear layer says of each target [M, K]."""
         assert head is not None
-        result: Tensor = head(added(states, targets))
+        result: Tensor = head(transformer.pooled(added(states, targets)))
         return result
 
-
-def one_target(example: Example, value: float, weight: float, kind: type) -> ExampleTargets:
-    """A row with one target, which reads the ends of all its sequences."""
-    index = ends(example)
-    owner = np.zeros(len(index), np.int64) if len(index) > 1 else None
-    return ExampleTargets(index, np.array([value], kind), np.array([weight]), owner)
+    def one_target(self, example: Example, value: float, weight: float, kind: type) -> ExampleTargets:
+        """A row with one target, which reads the extracts of all its sequences."""
+        index = extracts(example, self.model)
+        owner = np.zeros(len(index), np.int64) if len(index) > 1 else None
+        return ExampleTargets(index, np.array([value], kind), np.array([weight]), owner)

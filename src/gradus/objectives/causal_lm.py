@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
-from gradus.nn.likelihood import token_nats
-from gradus.nn.losses import linear_cross_entropy
 from gradus.nn.transformer import Transformer
 from gradus.objectives.base import Measure, Objective, Task, select
 
@@ -63,11 +61,9 @@ class CausalLM(Objective):
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return linear_cross_entropy(
-            select(states, targets), transformer.output_weight, targets.value, targets.weight
-        )
+        return transformer.token_loss(select(states, targets), targets.value, targets.weight)
 
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return token_nats(select(states, targets), transformer.output_weight, targets.value)
+        return transformer.token_nats(select(states, targets), targets.value)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, one_target
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task
 
 
 class ClassificationConfig(HeadConfig):
@@ -39,14 +39,16 @@ class Classification(RowObjective):
 
     def targets(self, example: Example) -> ExampleTargets:
         label = int(example.label or 0)
-        return one_target(example, label, 0.0 if example.label is None else self._weights[label], np.int64)
+        weight = 0.0 if example.label is None else self._weights[label]
+        return self.one_target(example, label, weight, np.int64)
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return cross_entropy_sum(self.outputs(states, targets, head), targets.value, targets.weight)
+        logits = self.outputs(states, targets, transformer, head)
+        return cross_entropy_sum(logits, targets.value, targets.weight)
 
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return self.outputs(states, targets, head).float()
+        return self.outputs(states, targets, transformer, head).float()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import binary_cross_entropy_sum, cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, ends, select
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, extracts, select
 
 
 class MultipleChoiceConfig(HeadConfig):
@@ -52,23 +52,25 @@ class MultipleChoice(RowObjective):
         weight = 0.0 if example.label is None else 1.0
         owner = np.zeros(len(example.sequences), np.int64)
         value = np.array([int(example.label or 0)], np.int64)
-        return ExampleTargets(ends(example), value, np.array([weight]), owner)
+        return ExampleTargets(extracts(example, self.model), value, np.array([weight]), owner)
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return self._summed(self._logits(states, targets, head), targets.value, targets.weight)
+        return self._summed(self._logits(states, targets, transformer, head), targets.value, targets.weight)
 
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return self._logits(states, targets, head).float()
+        return self._logits(states, targets, transformer, head).float()
 
-    def _logits(self, states: Tensor, targets: Targets, head: nn.Module | None) -> Tensor:
+    def _logits(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
         """[M, K], -inf where a row has fewer than K answers."""
         assert head is not None and targets.owner is not None
         owner = targets.owner
-        scores = head(select(states, targets), owner if self._shared else None)[:, 0]
+        scores = head(transformer.pooled(select(states, targets)), owner if self._shared else None)[:, 0]
         counts = torch.bincount(owner, minlength=len(targets.value))
         place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
         most = int(counts.max()) if len(counts) else 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import squared_error_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, one_target
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task
 
 
 class RegressionConfig(HeadConfig):
@@ -40,15 +40,17 @@ class Regression(RowObjective):
         self._range = task.range
 
     def targets(self, example: Example) -> ExampleTargets:
-        return one_target(example, float(example.label or 0), float(example.label is not None), np.float64)
+        weight = float(example.label is not None)
+        return self.one_target(example, float(example.label or 0), weight, np.float64)
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return squared_error_sum(self.outputs(states, targets, head)[:, 0], targets.value, targets.weight)
+        predicted = self.outputs(states, targets, transformer, head)[:, 0]
+        return squared_error_sum(predicted, targets.value, targets.weight)
 
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        numbers = self.outputs(states, targets, head).float()
+        numbers = self.outputs(states, targets, transformer, head).float()
         return numbers if self._range is None else numbers.clamp(*self._range)

@@ -19,6 +19,7 @@ from gradus.core.storage import new_folder
 from gradus.families.folder import CARD, CONFIG, ModelFolder, read_folder, write_folder
 from gradus.families.heads import Task
 from gradus.families.release import SHAPES, is_release, read_config, read_weights
+from gradus.nn.transformer import count_parameters
 from gradus.objectives import CausalLMConfig, ObjectiveConfig
 from gradus.pipeline.opening import FORMAT_VERSION, taught_by_tensors
 from gradus.tokenizers import Tokenizer
@@ -148,5 +149,5 @@ def _told(target: Path, found: _Found) -> str:
     shape = f"{config.layers} layers, {config.width} wide, {found.tokenizer.size} tokens"
     taught = found.objectives[0].kind
     lost = f"; not taken over: {', '.join(found.dropped)}" if found.dropped else ""
-    parameters = f"{config.parameters():,} parameters"
+    parameters = f"{count_parameters(config):,} parameters"
     return f"{target}: {found.origin}: {shape}, {parameters}, taught {taught}{lost}"

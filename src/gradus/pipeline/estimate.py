@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from gradus.core.model import ModelConfig
+from gradus.nn.transformer import count_parameters
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.prepare import Prepared
 
@@ -60,7 +61,8 @@ def disk_bytes(prepared: Prepared) -> int:
 
 def _parameters(prepared: Prepared) -> int:
     heads = (module for objective in prepared.objectives if (module := objective.make_head()))
-    return prepared.model.parameters() + sum(part.numel() for head in heads for part in head.parameters())
+    own = sum(part.numel() for head in heads for part in head.parameters())
+    return count_parameters(prepared.model) + own
 
 
 @dataclass(frozen=True)

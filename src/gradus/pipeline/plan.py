@@ -132,7 +132,7 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     elif folder is not None:
         origin = folder_digest(folder)
     else:
-        origin = [recipe.model.plain(), material.tokenizer_key(recipe)]
+        origin = [recipe.model.changes(), material.tokenizer_key(recipe)]
     config = stage.plain()
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):

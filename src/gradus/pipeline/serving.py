@@ -166,9 +166,9 @@ class Model:
                     scores = self.opened.learner.heads[self.task.head_name](states.index_select(0, last))
                     found += list(scores.float().cpu().numpy())
                     continue
-                weight = self.opened.learner.transformer.output_weight.to(states.dtype)
                 for begin, end in zip(source.offsets[:-1], source.offsets[1:]):
-                    found.append((states[begin:end] @ weight.t()).float().cpu().numpy())
+                    logits = self.opened.learner.transformer.logits(states[begin:end])
+                    found.append(logits.float().cpu().numpy())
         return found
 
     def evaluate(

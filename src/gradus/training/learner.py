@@ -50,7 +50,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The sums S_k [K] of the batch, undivided, in at least fp32."""
-        states = self.transformer(batch.source)
+        states = self.transformer(batch.source, batch.decoded)
         return torch.stack(
             [
                 objective.loss(states, targets, self.transformer, self._head(objective))
@@ -61,7 +61,7 @@ class Learner(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Tensor]:
         """The predictions of each objective, on the host: one line a target (see `Objective.predict`)."""
-        states = self.transformer(batch.source)
+        states = self.transformer(batch.source, batch.decoded)
         return [
             objective.predict(states, targets, self.transformer, self._head(objective)).cpu()
             for objective, targets in zip(self.objectives, batch.targets)
