@@ -101,7 +101,7 @@ class ModelConfig(Config):
     """A bias for each token of the vocabulary (BERT, RoBERTa)."""
     output_scale: bool = False
     """States are divided by sqrt(width) before a tied output (T5, not its version 1.1)."""
-    initialisation: Literal["normal", "residual", "xavier", "kaiming", "fan_in", "t5"] = "normal"
+    initialisation: Literal["normal", "residual", "depth", "xavier", "kaiming", "fan_in", "t5"] = "normal"
     """How matrices begin: see `nn/initialisation.py`."""
     initial_deviation: float = Field(0.02, gt=0)
     """Standard deviation of the normal initialisation (GPT-1 section 4.1); the matrices of an LSTM have

@@ -142,7 +142,7 @@ class Transformer(Stack):
 
     def initialise(self, seed: int) -> Transformer:
         """Draws every parameter from the seed and its own name; returns the model."""
-        initialise(self, seed, self.config.initial_deviation)
+        initialise(self, seed, self.config)
         return self
 
     @property
