@@ -12,6 +12,7 @@ import torch
 from gradus.core.example import ragged
 from gradus.core.model import ModelConfig
 from gradus.nn.transformer import Transformer
+from gradus.optim.optimizers import AdamW
 
 WIDTH, LAYERS, VOCABULARY = 128, 3, 50
 KINDS = get_args(ModelConfig.model_fields["initialisation"].annotation)
@@ -102,3 +103,37 @@ def test_states_keep_their_size_or_grow_with_the_branches_that_are_added() -> No
     before, scaled = (scales(built(kind, **wide))[0] for kind in ("normal", "residual"))
     growth = (scaled[-1] ** 2 - scaled[0] ** 2) / (before[-1] ** 2 - before[0] ** 2)
     assert growth == pytest.approx(1 / 32, rel=0.5), "each branch adds 1 / (2 layers) of what it added"
+
+
+def moved(width: int, tuned: int | None) -> float:
+    """How far three steps of Adam move the logits of a model of this width: the coordinate check of Yang et
+    al. 2022, appendix D.1."""
+    made = built("normal", layers=2, width=width, head_width=16, heads=width // 16, tuned_width=tuned).float()
+    made.precision = made.embedding.precision = torch.float32
+    made.train()
+    optimizer = AdamW(lr=3e-3, weight_decay=0.0).build(made.named_parameters())
+    random = np.random.default_rng(2)
+    source = ragged([random.integers(0, VOCABULARY, 32) for _ in range(8)])
+    value = source.tokens.roll(-1)
+    before = made.logits(made(source)).detach()
+    for _ in range(3):
+        loss = made.token_loss(made(source), value, torch.ones(len(value))) / len(value)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return float((made.logits(made(source)).detach() - before).square().mean().sqrt())
+
+
+def test_steps_move_wide_models_as_far_as_narrow_ones_where_the_tuned_width_is_given() -> None:
+    assert moved(512, None) > 2.5 * moved(64, None)
+    assert moved(512, 64) == pytest.approx(moved(64, 64), rel=0.35)
+    assert moved(64, 64) == moved(64, None)
+
+
+def test_the_rate_of_wide_matrices_is_a_group_of_its_own() -> None:
+    made = built("normal", tuned_width=32)
+    groups = AdamW(lr=1e-3, weight_decay=0.01).build(made.named_parameters()).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [
+        (1e-3, 0.01), (2.5e-4, 0.04), (1e-3, 0.0),
+    ]  # fmt: skip
+    assert sum(len(group["params"]) for group in groups) == len(list(made.parameters()))

@@ -13,7 +13,8 @@ the numbers of a matrix are drawn is `ModelConfig.initialisation`:
     t5          a scale for each matrix, as released: queries 1/sqrt(width x head width), other matrices
                 1/sqrt(inputs), token embedding 1
 
-All but t5 draw embeddings and heads with `initial_deviation`. Linear biases begin at 0, gains at 1.
+All but t5 draw embeddings and heads with `initial_deviation`. Linear biases begin at 0, gains at 1. Where
+`tuned_width` is given, the layers' matrices of normal, residual and depth shrink as 1/sqrt(inputs).
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def initialise(module: nn.Module, seed: int, config: ModelConfig, prefix: str = 
 def scale(name: str, shape: torch.Size, config: ModelConfig) -> Scale:
     """The standard deviation of a matrix [outputs, inputs] of this name at its start."""
     inner = "blocks." in name
-    kind, usual = config.initialisation, config.initial_deviation
+    kind = config.initialisation
+    usual = config.initial_deviation / (math.sqrt(config.widening) if inner else 1)
     if kind == "t5":
         return _t5(name, shape, config)
     if kind in ("residual", "depth"):
