@@ -85,20 +85,21 @@ class Carried:
 class Cache:
     """What S sequences keep in every layer, and of an encoder's states where there is an encoder.
 
-    `lengths` [S] counts the tokens of each, `sources` [S] those of the text it was encoded from; `origin`
-    [S] tells rows apart by that text.
+    `lengths` [S] counts the tokens of each and `columns` those of the longest there was; `sources` [S] counts
+    those of the text that a row goes on from, and `origin` [S] tells rows apart by that text.
     """
 
     def __init__(
         self, layers: Sequence[Kept | Carried], across: Sequence[Kept] = (), sources: np.ndarray | None = None
     ):
         self.layers, self.across, self.sources = layers, across, sources
-        self.lengths = np.zeros(0, dtype=np.int64)
+        self.lengths, self.columns = np.zeros(0, dtype=np.int64), 0
         self.origin = np.arange(0 if sources is None else len(sources))
 
-    @property
-    def columns(self) -> int:
-        return int(self.lengths.max(initial=0))
+    def advance(self, lengths: np.ndarray) -> None:
+        """Every layer has taken so many more tokens of each sequence, `lengths` [S]."""
+        self.lengths = self.lengths + lengths if self.columns else lengths
+        self.columns += int(lengths.max())
 
     def select(self, rows: Sequence[int]) -> None:
         """Only `rows` go on, in this order; a row that comes twice goes on twice."""

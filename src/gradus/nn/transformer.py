@@ -236,7 +236,7 @@ class Transformer(Stack):
             sight = sight_across(new, cache, scale_of_scores(self.config))
             memories = [(kept, sight) for kept in cache.across]
         states = self.run(new, memories=memories, cache=cache)
-        cache.lengths = cache.lengths + 1 if cache.columns else new.lengths
+        cache.advance(new.lengths)
         return states
 
     def across(self, source: Ragged, decoded: Ragged) -> Sight:
