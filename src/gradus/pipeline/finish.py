@@ -74,7 +74,7 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         lambda path: tokenizer.save(path, template, prepared.model.context),
         labels=list(prepared.labels.names) if prepared.labels else None,
         task=None if prepared.answers is None else prepared.node.stage.measure,
-        pad_id=tokenizer.role("pad") if tokenizer.has("pad") else None,
+        roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
 
 
