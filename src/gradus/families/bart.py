@@ -14,7 +14,7 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
-from gradus.families.heads import CLASSIFICATION_HEAD, Shapes, Task, classification_task, row_labels
+from gradus.families.heads import CLASSIFICATION_HEAD, Shapes, Task, classification_task, head_json
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, joined
 
@@ -116,6 +116,12 @@ SETTINGS = Settings(
 TWINS = {"layers": "decoder_layers", "heads": "decoder_attention_heads", "feed_forward": "decoder_ffn_dim"}
 """Ours -> their key for the decoder; that for the encoder stands in `SETTINGS`."""
 
+CLASSES: dict[Task | None, str] = {
+    None: "BartForConditionalGeneration",
+    "classes": "BartForSequenceClassification",
+    "number": "BartForSequenceClassification",
+}
+
 
 def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """Why Hugging Face's Bart classes cannot hold this model with heads of these names; None where they
@@ -138,7 +144,6 @@ def to_config_json(
     said = SETTINGS.written(config)
     content: dict[str, Any] = {
         "model_type": MODEL_TYPE,
-        "architectures": ["BartForSequenceClassification" if task else "BartForConditionalGeneration"],
         **said,
         **{theirs: said[SETTINGS.fields[ours][0]] for ours, theirs in TWINS.items()},
         "is_encoder_decoder": True,
@@ -149,9 +154,8 @@ def to_config_json(
         "eos_token_id": end,
         "decoder_start_token_id": end,
         "forced_eos_token_id": end,
-        "dtype": "float32",
     }
-    return content | (row_labels(task, labels) if task else {})
+    return content | head_json(CLASSES, task, labels)
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:

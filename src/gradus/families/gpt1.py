@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, row_labels
+from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, head_json, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, transposed
 
@@ -71,7 +71,12 @@ SETTINGS = Settings(
     words={"activation": {"gelu": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu"}},
 )
 
-obstacle = TABLE.obstacle
+CLASSES: dict[Task | None, str] = {
+    None: "OpenAIGPTLMHeadModel",
+    "classes": "OpenAIGPTForSequenceClassification",
+    "number": "OpenAIGPTForSequenceClassification",
+    "choices": "OpenAIGPTDoubleHeadsModel",
+}
 
 
 def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
@@ -94,15 +99,10 @@ def to_config_json(
     """`config.json` as OpenAIGPTConfig reads it: that of a sequence classifier with `labels` (in order), of
     its regression, or of the double-headed class.
     """
-    content: dict[str, Any] = {"model_type": MODEL_TYPE, "architectures": ["OpenAIGPTLMHeadModel"]}
-    content |= SETTINGS.written(config) | {"dtype": "float32"}
+    content = {"model_type": MODEL_TYPE, **SETTINGS.written(config), **head_json(CLASSES, task, labels)}
     if roles and "pad" in roles:
         content["pad_token_id"] = roles["pad"]
-    if task == "choices":
-        return content | SUMMARY | {"architectures": ["OpenAIGPTDoubleHeadsModel"]}
-    if task is not None:
-        return content | row_labels(task, labels) | {"architectures": ["OpenAIGPTForSequenceClassification"]}
-    return content
+    return content | (SUMMARY if task == "choices" else {})
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:
@@ -110,7 +110,7 @@ def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> 
 
     Raises UserError for an activation that we do not have and for numbers that make no model.
     """
-    return SETTINGS.read(content, file)
+    return SETTINGS.read(content, file, **own_output(content, shapes, "lm_head.weight"))
 
 
 def task_of(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:

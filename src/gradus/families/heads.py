@@ -23,6 +23,16 @@ SUMMARY: dict[str, Any] = {
 """How the double-headed classes of GPT-1 and GPT-2 read the extract token: a linear layer with one output,
 and nothing else."""
 
+WITH_OUTPUT = (
+    "LMHeadModel",
+    "CausalLM",
+    "MaskedLM",
+    "ForConditionalGeneration",
+    "PreTraining",
+    "DoubleHeadsModel",
+)
+"""How the names of their classes end that score a vocabulary."""
+
 
 def row_answer(content: Mapping[str, Any], outputs: int, file: Path) -> Task:
     """Whether a sequence classifier with so many outputs gives a class or a number.
@@ -37,7 +47,23 @@ def row_answer(content: Mapping[str, Any], outputs: int, file: Path) -> Task:
     return "number" if kind == "regression" or (kind is None and outputs == 1) else "classes"
 
 
-def row_labels(task: Task, labels: Sequence[str] | None) -> dict[str, Any]:
+def head_json(
+    classes: Mapping[Task | None, str], task: Task | None, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """What config.json says of the class that a model with a head for `task` is opened by."""
+    content = {"architectures": [classes[task]], "dtype": "float32"}
+    return content | (row_labels(task, labels) if task in ("classes", "number") else {})
+
+
+def own_output(content: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any]:
+    """What changes where config.json promises an output embedding that the files of a class without one do
+    not have: the tokens' takes its place."""
+    named = content.get("architectures")
+    lacks = isinstance(named, list) and named and not str(named[0]).endswith(WITH_OUTPUT)
+    return {"tie_embeddings": True} if lacks and name not in shapes else {}
+
+
+def row_labels(task: Task | None, labels: Sequence[str] | None) -> dict[str, Any]:
     """What config.json says of a sequence classifier's answers; `labels` in order."""
     names = ["LABEL_0"] if task == "number" else labels or ()
     return {

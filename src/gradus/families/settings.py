@@ -38,6 +38,7 @@ PHRASES = {
     "norm": "layer norm {wanted} each branch, not {value}",
     "norm_kind": "{wanted} norm, not {value} norm",
     "feed_forward": "a feed-forward of 4 x width, not {value}",
+    "head_width": "heads of width / heads channels, not {value}",
     "kv_heads": "keys and values for each head, not for {value}",
     "window": "no banded layers, and every second of these sees {value} tokens only",
 }

@@ -15,7 +15,14 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
-from gradus.families.heads import CLASSIFICATION_HEAD, Shapes, Task, classification_task, row_labels
+from gradus.families.heads import (
+    CLASSIFICATION_HEAD,
+    Shapes,
+    Task,
+    classification_task,
+    head_json,
+    own_output,
+)
 from gradus.families.settings import Settings, only
 from gradus.families.table import Place, Table, joined
 
@@ -139,6 +146,12 @@ FORMS: dict[str, tuple[str, bool]] = {
 DROPOUTS = ("attention_dropout", "embedding_dropout", "feed_forward_dropout", "output_dropout")
 """All of them are `dropout_rate` in theirs; one that differs stands under our own name."""
 
+CLASSES: dict[Task | None, str] = {
+    None: "T5ForConditionalGeneration",
+    "classes": "T5ForSequenceClassification",
+    "number": "T5ForSequenceClassification",
+}
+
 
 def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """Why Hugging Face's T5 classes cannot hold this model with heads of these names; None where they can."""
@@ -172,7 +185,6 @@ def to_config_json(
     form = next(theirs for theirs, ours in FORMS.items() if ours == (config.activation, config.gated))
     content: dict[str, Any] = {
         "model_type": MODEL_TYPE,
-        "architectures": ["T5ForSequenceClassification" if task else "T5ForConditionalGeneration"],
         **SETTINGS.written(config),
         "num_decoder_layers": config.layers,
         "feed_forward_proj": form,
@@ -183,13 +195,12 @@ def to_config_json(
         "pad_token_id": pad,
         "eos_token_id": roles.get("end"),
         "decoder_start_token_id": roles.get("start", pad),
-        "dtype": "float32",
     }
     rates = {name: getattr(config, name) for name in DROPOUTS}
     content |= {name: rate for name, rate in rates.items() if rate not in (None, config.dropout)}
     if config.dense_head:
         content["dense_head"] = True
-    return content | (row_labels(task, labels) if task else {})
+    return content | head_json(CLASSES, task, labels)
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:
@@ -226,10 +237,9 @@ def _output(content: Mapping[str, Any], shapes: Shapes) -> dict[str, bool]:
     differ."""
     tied = content.get("tie_word_embeddings", True) is not False
     scaled = content.get("scale_decoder_outputs", tied)
-    named = content.get("architectures") or [""]
-    promised = not tied and str(named[0]).endswith("ForConditionalGeneration")
-    own = promised or ("lm_head.weight" in shapes and not (tied and scaled))
-    return {"tie_embeddings": not own, "output_scale": scaled}
+    own = not tied or ("lm_head.weight" in shapes and not scaled)
+    said = {"tie_embeddings": not own, "output_scale": scaled}
+    return said | own_output(content, shapes, "lm_head.weight")
 
 
 def task_of(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:
