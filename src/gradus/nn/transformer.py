@@ -19,7 +19,7 @@ from gradus.nn.initialisation import initialise
 from gradus.nn.kernels import KERNELS, kernel_for
 from gradus.nn.layers import Dropout, Linear, activation, first_given, make_norm
 from gradus.nn.layout import ROUND_LENGTH, Layout
-from gradus.nn.likelihood import token_nats
+from gradus.nn.likelihood import likeliest, token_nats
 from gradus.nn.losses import linear_cross_entropy
 from gradus.nn.lstm import LSTMLayer, Steps
 from gradus.nn.positions import RelativeBias, turns
@@ -195,14 +195,21 @@ class Transformer(Stack):
         bias = None if self.output_bias is None else self.output_bias.to(ready.dtype)
         return nn.functional.linear(ready, self.output_weight.to(ready.dtype), bias)
 
-    def token_loss(self, states: Tensor, value: Tensor, weight: Tensor) -> Tensor:
-        """The sum of weight [M] times the cross-entropy of value [M] from states [M, D]; 0 for M = 0."""
-        ready = self.before_output(states)
-        return linear_cross_entropy(ready, self.output_weight, value, weight, self.output_bias)
+    def token_loss(self, states: Tensor, value: Tensor, weight: Tensor, smoothing: float = 0.0) -> Tensor:
+        """The sum of weight [M] times the cross-entropy of value [M] from states [M, D]; 0 for M = 0.
+
+        `smoothing` of each target is spread over the vocabulary; see `losses.linear_cross_entropy`."""
+        return linear_cross_entropy(
+            self.before_output(states), self.output_weight, value, weight, self.output_bias, None, smoothing
+        )
 
     def token_nats(self, states: Tensor, value: Tensor) -> Tensor:
         """-log p of value [M] from states [M, D], in fp32 or better, without a gradient."""
         return token_nats(self.before_output(states), self.output_weight, value, self.output_bias)
+
+    def likeliest(self, states: Tensor) -> Tensor:
+        """The likeliest token [M] after states [M, D], without a gradient."""
+        return likeliest(self.before_output(states), self.output_weight, self.output_bias)
 
     def pooled(self, states: Tensor) -> Tensor:
         """States [M, D] as a head reads them: through the pooler, where there is one."""

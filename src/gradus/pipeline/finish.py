@@ -125,10 +125,10 @@ def _known_floors(run: StageRun) -> dict[str, Any]:
 
 def _floors(prepared: Prepared) -> dict[str, Any]:
     """What learns nothing of language, on the same splits."""
-    if prepared.answers is not None:
+    if prepared.answers is not None or prepared.node.stage.told_answers:
         return row_floors(prepared)
     train = prepared.splits["train"]
-    if train.store is None:
+    if train.store is None or not prepared.node.stage.every_token:
         return {}
     size = prepared.tokenizer.size
     counts = _token_counts(train, size)

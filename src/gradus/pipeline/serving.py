@@ -26,6 +26,7 @@ from gradus.data.formats import Single
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, renamed
 from gradus.data.sources import Rows, Windows
+from gradus.data.text_to_text import row_encoder
 from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score
@@ -69,6 +70,11 @@ class Model:
     def reading(self) -> Reading:
         """How its rows or its text are read."""
         return self.opened.reading
+
+    @property
+    def window(self) -> int:
+        """Tokens of a window of running text, as in its training."""
+        return self.opened.window
 
     @property
     def answers_apart(self) -> bool:
@@ -239,13 +245,14 @@ class Model:
             raise UserError(
                 "the folder does not say how rows are read", file=self.opened.folder.path, hint=hint
             )
-        context, measure = self.opened.folder.config.context, self.task.measure if self.task else "tokens"
+        measure = self.task.measure if self.task else "tokens"
         answers: Answers | None = Labels(self.labels) if measure == "classes" else None
         if measure == "number":
             answers = Numbers(-math.inf, math.inf)
         elif measure == "choices":
             answers = Choices()
-        return RowEncoder(self.reading.format, self.tokens, context, answers, self.reading.long)
+        model = self.opened.folder.config
+        return row_encoder(self.reading.format, self.tokens, model, answers, self.reading.long)
 
     def _row(self, index: int, row: Mapping[str, Any] | str) -> Row:
         """A row as the readers would give it: every value as text, null as a missing column."""
