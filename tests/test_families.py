@@ -43,7 +43,7 @@ def tensors_of(config: ModelConfig, head: str | None = None) -> dict[str, Tensor
     tensors = {name: parameter.detach() for name, parameter in built.named_parameters()}
     if head:
         made = LinearHead(config.width, len(LABELS))
-        initialise(made, 3, 0.3, f"heads.{head}.")
+        initialise(made, 3, ModelConfig(initial_deviation=0.3), f"heads.{head}.")
         tensors[f"heads.{head}.score.weight"] = made.score.weight.detach()
     return tensors
 

@@ -87,6 +87,11 @@ def scale_of_scores(config: ModelConfig) -> float | None:
     return None if config.attention_scale else 1.0
 
 
+def set_rate(parameter: nn.Parameter, factor: float) -> None:
+    """Has optimizers multiply the learning rate of this parameter; see `optim/optimizers.py`."""
+    parameter.rate = factor  # type: ignore[attr-defined]
+
+
 class OutputTransform(nn.Module):
     """A linear layer, the activation and a norm: states [M, D] before the vocabulary is scored (BERT)."""
 
@@ -137,12 +142,16 @@ class Transformer(Stack):
         self.output_bias: nn.Parameter | None = None
         if config.output_bias:
             self.output_bias = nn.Parameter(torch.empty(len(self.embedding.tokens.weight), dtype=dtype))
-        self.output_factor = config.width**-0.5 if config.output_scale else 1.0
+        self.output_factor = (config.width**-0.5 if config.output_scale else 1.0) / config.widening
+        if config.widening != 1:
+            for name, parameter in self.named_parameters():
+                if "blocks." in name and parameter.dim() > 1:
+                    set_rate(parameter, 1 / config.widening)
         self.to(device)
 
     def initialise(self, seed: int) -> Transformer:
         """Draws every parameter from the seed and its own name; returns the model."""
-        initialise(self, seed, self.config.initial_deviation)
+        initialise(self, seed, self.config)
         return self
 
     @property
