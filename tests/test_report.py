@@ -173,9 +173,8 @@ def test_export_and_markdown(finished_run: Path, tmp_path: Path) -> None:
         [1, 2, 3],
         list(VARIANTS),
     )
-    assert (
-        record["machine"]["versions"]["torch"] == "2.13.0" and record["tokens_per_second"]["finetune"] == 3400
-    )
+    (machine,) = record["machines"]
+    assert machine["versions"]["torch"] == "2.13.0" and machine["tokens_per_second"]["finetune"] == 3400
     drawn = results_markdown([path])
     assert drawn == results_markdown([path])
     bars = [line for line in drawn.splitlines() if line.startswith("|")]

@@ -86,6 +86,38 @@ def test_numbers_are_compared_by_correlation(run: Run) -> None:
     assert line.test["low"] < gap < line.test["high"] < 0 and line.verdict == "worse"
 
 
+def test_matthews_is_compared_by_itself(run: Run) -> None:
+    table = next(table for table in tables(run) if (table.stage, table.split) == ("cola", "test"))
+    line = table.line("LSTM")
+    gap = line.cells["matthews"].mean - table.lines[0].cells["matthews"].mean
+    assert table.compared == "Matthews' correlation" and line.test["difference"] == pytest.approx(gap)
+    sst2 = next(table for table in tables(run) if table.stage == "sst2")
+    assert sst2.compared == "rows right"
+
+
+def test_the_average_is_over_what_every_variant_has(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "run"))
+    plan = json.loads((other / "plan.json").read_text(encoding="utf-8"))
+    for outcome in plan["outcomes"]:
+        if outcome["variant"] == "LSTM":
+            del outcome["stages"]["dream"]
+    write_json(other / "plan.json", plan)
+    record = json.loads((other / "stages" / "sst2-32" / "stage.json").read_text(encoding="utf-8"))
+    write_json(other / "stages" / "sst2-32" / "stage.json", record | {"device": "cuda of another make"})
+    run = load_run(other)
+    table = task_tables(tables(run))[-1]
+    assert table.averaged == ["sst2", "cola", "stsb"] and "dream" in table.tasks
+    for line in table.lines:
+        own = np.mean([line.cells[task].values for task in table.averaged], axis=0)
+        assert line.cells["average"].values == pytest.approx(own)
+    assert table.paper[0].values["average"] == pytest.approx((0.913 + 0.454 + 0.82) / 3)
+    drawn = results_markdown([export(run, tmp_path / "small.json")])
+    assert "| average of 3 |" in drawn
+    assert "The average is over sst2, cola and stsb, which every variant has." in drawn
+    assert "- 1 stage on cuda of another make, " in drawn
+    assert "The same stage as the first variant's: embeddings, 1 layer, 2 layers and word vectors." in drawn
+
+
 def test_paired_correlation_is_a_bootstrap_of_rows() -> None:
     rng = keyed_generator("rows of numbers")
     truth = rng.normal(size=60)
