@@ -198,6 +198,9 @@ def test_page_shows_every_task(folder: Path, run: Run) -> None:
                  "Predicted against true", "He &lt;stays&gt; at home.", "去看电影。"):  # fmt: skip
         assert said in page, said
     assert page.count('class="band') == 8 and page.count("error-bar") >= 4 and "nan" not in page
+    assert (
+        "<figcaption>sst2: accuracy, dev</figcaption>" in page
+    )  # transferred layers, on the task's own scale
     section = {
         name: page[page.index(f'id="stage-{name}"') :].split("</section>")[0] for name in made_up.TASKS
     }
@@ -227,7 +230,7 @@ def test_export_keeps_all_and_draws_it_again(run: Run, tmp_path: Path) -> None:
         and "| *paper: Transformer w/ aux LM (full)* |" in drawn
     )
     assert "### transferred layers" in drawn and "### zero-shot and few-shot" in drawn
-    for title in ("### all tasks, dev", "### all tasks, test", "### stsb, test"):
+    for title in ("### all tasks, dev", "### all tasks, test", "### pretrain, dev", "### stsb, test"):
         assert title in drawn
     for block in re.findall(r"(?:^\|.*\n)+", drawn, re.M):
         assert len({line.count("|") for line in block.splitlines()}) == 1

@@ -54,7 +54,7 @@ def print_table(run: Run, console: Console) -> None:
         console.print(escape(detail), highlight=False)
     compared = tables(run)
     tasks = {task for table in task_tables(compared) for task in table.tasks}
-    single = [of_table(table, PRINTED) for table in compared if table.stage not in tasks]
+    single = [of_table(table, PRINTED) for table in _all_tables(run) if table.stage not in tasks]
     for grid in _over_stages(compared, transferred(run), asked(run)) + single:
         printed = Printed(title=escape(grid.title), title_justify="left", title_style="bold", box=SIMPLE)
         for name in grid.header:
@@ -65,6 +65,12 @@ def print_table(run: Run, console: Console) -> None:
         console.print(printed)
         for note in grid.notes:
             console.print(escape(note), style="dim", highlight=False)
+
+
+def _all_tables(run: Run) -> list[Table]:
+    """Those of the result stages, and of the stages of running text on the way to them."""
+    text = {stage.name for stage in run.stages.values() if stage.kind == "text"}
+    return tables(run, [name for name in run.stage_names if name in text or name in run.result_names])
 
 
 def _coloured(cell: str) -> str:
@@ -78,15 +84,14 @@ def export(folder: str | Path | Run, path: str | Path) -> Path:
     Raises UserError where the folder is no run folder or where nothing of it was evaluated.
     """
     run = load_run(folder)
-    compared = tables(run)
-    if not compared:
+    if not tables(run):
         hint = "run it to its end first"
         raise UserError("no stage of this run has results yet", file=run.folder, hint=hint)
     first = next(stage for stage in run.stages.values() if stage.results)
     record = {
         "recipe": run.recipe, "recipe_digest": run.recipe_digest, "seeds": run.seeds,
         "variants": run.variants, "headline": headline(run).title,
-        "tables": [table.plain() for table in compared],
+        "tables": [table.plain() for table in _all_tables(run)],
         "transferred": [asdict(one) for one in transferred(run)],
         "zero_shot": [one.plain() for one in asked(run)],
         "parameters": first.record.get("parameters"), "machines": _machines(run),
