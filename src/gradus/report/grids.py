@@ -47,7 +47,8 @@ class Grid:
 def of_table(table: Table, metrics: Sequence[str] | None = None) -> Grid:
     """Variants x metrics (all, unless given) of one stage and split, floors below.
 
-    A variant that has the first one's stage is named in a note: its line would repeat the first.
+    A variant that has the first one's stage is named in a note, if others have not: its line would repeat the
+    first.
     """
     shown = table.metrics if metrics is None else [m for m in table.metrics if m in metrics]
     header = ["variant", *map(metric_name, shown), "seeds", "against the first"]
@@ -61,7 +62,8 @@ def of_table(table: Table, metrics: Sequence[str] | None = None) -> Grid:
         rows.append(Row("floor", [floor.title, *cells, "", "learns nothing"]))
     left = frozenset({"variant", "against the first"})
     same = [line.variant for line in table.lines if line.same]
-    notes = [f"The same stage as the first variant's: {listed(same)}."] if same else []
+    alone = len(same) + 1 == len(table.lines)
+    notes = [f"The same stage as the first variant's: {listed(same)}."] if same and not alone else []
     if table.compared != RIGHT and any(line.test for line in table.lines):
         notes.append(f"The test is of the difference in {table.compared}.")
     return Grid(f"{table.stage}, {table.split}", header, rows, left, notes)
