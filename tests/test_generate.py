@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from gradus.core.errors import UserError
 from gradus.core.example import ragged
 from gradus.core.model import ModelConfig
-from gradus.evaluation.generate import Sampling, generate, kept_probabilities
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling, kept_probabilities
 from gradus.families.gpt1 import TABLE, to_config_json
 from gradus.nn.transformer import Transformer
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gradus.core.example import Ragged, ragged
 from gradus.core.model import ModelConfig
-from gradus.evaluation.generate import Sampling, generate
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling
 from gradus.families import preset
 from gradus.nn.losses import linear_cross_entropy
 from gradus.nn.lstm import LSTMLayer, Steps

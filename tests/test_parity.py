@@ -20,7 +20,8 @@ from torch import Tensor
 from gradus.core.example import ragged
 from gradus.core.model import ModelConfig
 from gradus.core.storage import new_folder
-from gradus.evaluation.generate import Sampling, generate
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling
 from gradus.families import FAMILIES, preset
 from gradus.families.folder import ModelFolder, read_folder, shapes, write_folder
 from gradus.families.heads import Task

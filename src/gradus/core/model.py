@@ -171,6 +171,18 @@ class ModelConfig(Config):
         return self.arrangement == "encoder_decoder"
 
     @property
+    def encoder_roles(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The roles of the tokens before and after a text that an encoder beside a decoder reads: none and
+        `end` in T5 (its released code appends EOS), `start` and `end` in BART."""
+        return (("start",) if self.family == "bart" else ()), ("end",)
+
+    @property
+    def decoder_roles(self) -> tuple[str, ...]:
+        """The roles of the tokens that a decoder beside an encoder begins with: `start`, which in BART `end`
+        precedes (its released code's `prev_output_tokens`)."""
+        return ("end", "start") if self.family == "bart" else ("start",)
+
+    @property
     def attention_weights(self) -> int:
         """Numbers of the matrices of one attention."""
         queries, keys = self.heads * self.channels, self.key_heads * self.channels

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradus.core.errors import UserError
 from gradus.core.example import Example
-from gradus.data.formats import MultipleChoice, Pair, Part, Sequence, Similarity, Single
+from gradus.data.formats import Format, MultipleChoice, Part, Sequence
 from gradus.data.labels import Choices, LabelledRow, Labels, Numbers
 
 Answers = Labels | Numbers | Choices
@@ -33,7 +33,7 @@ class RowEncoder:
     `long` is what happens to a row that does not fit: "truncate" (counted in `Example.truncated`) or "error".
     """
 
-    format: Single | Pair | Similarity | MultipleChoice
+    format: Format
     tokenizer: Encoder
     context: int
     answers: Answers | None

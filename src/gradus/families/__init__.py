@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
-from gradus.families import gpt1, gpt2, llama
+from gradus.families import bart, gpt1, gpt2, llama, t5
 from gradus.families.heads import Shapes, Task
 from gradus.families.table import Table
 
@@ -47,7 +47,7 @@ class Family(Protocol):
         cannot build."""
 
 
-FAMILIES: dict[str, Family] = {"gpt1": gpt1, "gpt2": gpt2, "llama": llama}
+FAMILIES: dict[str, Family] = {"gpt1": gpt1, "gpt2": gpt2, "llama": llama, "bart": bart, "t5": t5}
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -88,3 +88,14 @@ def generative_task(content: Mapping[str, Any], shapes: Shapes, prefix: str, fil
                 raise UserError("this head is not supported", file=file, field=key, text=given, hint=hint)
         return "choices"
     return row_answer(content, outputs["score.weight"], file) if "score.weight" in outputs else None
+
+
+CLASSIFICATION_HEAD = {"dense": "classification_head.dense", "score": "classification_head.out_proj"}
+"""Parts of the head on a decoder beside an encoder, as the classifiers of BART and T5 name them."""
+
+
+def classification_task(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:
+    """What `classification_head` answers: a row's class or number; None where there is none. Raises UserError
+    as `row_answer` does."""
+    shape = shapes.get(f"{CLASSIFICATION_HEAD['score']}.weight")
+    return row_answer(content, shape[0], file) if shape else None

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 
-OWN = ("initialisation", "embedding_dropout_on", "feed_forward_dropout", "output_dropout")
+OWN = (
+    "initialisation",
+    "initial_deviation",
+    "attention_dropout",
+    "embedding_dropout",
+    "embedding_dropout_on",
+    "feed_forward_dropout",
+    "output_dropout",
+)
 """What trains a model and does not change what it computes: under our own names where a family has no key for
 it and it is not the default. Their classes carry unknown keys along."""
 
@@ -66,13 +74,14 @@ class Settings:
 
     def written(self, config: ModelConfig) -> dict[str, Any]:
         """What config.json says of a model that the classes can hold; what follows another field is said."""
-        full, default = resolved(config), ModelConfig()
+        full, own, default = resolved(config), brief(config), ModelConfig()
         for name, words in self.words.items():
             full[name] = next(theirs for theirs, ours in words.items() if ours == full[name])
         content = {theirs: full[ours] for ours, (theirs, _) in self.fields.items()}
         for name in OWN:
-            if name not in self.fields and full[name] != self.fixed.get(name, getattr(default, name)):
-                content[name] = full[name]
+            value = getattr(own, name)
+            if name not in self.fields and value != self.fixed.get(name, getattr(default, name)):
+                content[name] = value
         return content
 
     def read(self, content: Mapping[str, Any], file: Path, **changes: Any) -> ModelConfig:

@@ -80,7 +80,7 @@ def locate(
             raise UserError("a tensor is there with and without a prefix", file=piece.file, text=name)
     copies, stored = table.copied(config), {}
     for ours in (*shapes(config), *(f"heads.{head}.{name}" for name in table.head_tensors(task))):
-        place = _present(table.place(ours, task), copies.get(ours, ()), loose)
+        place = _present(table.place(ours, task, config.gated), copies.get(ours, ()), loose)
         missing = [name for name in place.names if name not in loose]
         if missing:
             text, hint = table.full(missing[0], task), f"{ours} here"

@@ -52,6 +52,8 @@ class Table:
     """Parts that stand under `prefix`."""
     outside: Mapping[str, str | Place] = field(default_factory=dict)
     """Parts that do not: what is between the states and the vocabulary."""
+    gated: Mapping[str, str | Place] = field(default_factory=dict)
+    """Parts that are called otherwise where the feed-forward is gated; they stand under `prefix`."""
     heads: Mapping[Task, Mapping[str, str | Place]] = field(default_factory=dict)
     """For each task the parts of its head: `score`, `dense`, or `score.weight` where theirs has no bias. They
     stand without the prefix."""
@@ -67,10 +69,12 @@ class Table:
     zeros: tuple[str, ...] = ()
     """Tensors that must be all zeros, since we have no place for them."""
 
-    def place(self, ours: str, task: Task | None = None) -> Place | None:
+    def place(self, ours: str, task: Task | None = None, gated: bool = False) -> Place | None:
         """Where a tensor of ours stands, without the prefix; None where the family has no place for it."""
         head, number = _HEAD.fullmatch(ours), _NUMBERED.search(ours)
-        parts = self.heads.get(task, {}) if head and task else {**self.body, **self.outside}
+        parts = {**self.body, **self.outside, **(self.gated if gated else {})}
+        if head and task:
+            parts = {**self.heads.get(task, {})}
         key = head[1] if head else _NUMBERED.sub("*", ours)
         part, _, kind = key.rpartition(".")
         found, ending = parts.get(key), ""
@@ -110,7 +114,7 @@ class Table:
         """Our tensors under their names and in their layout. Raises KeyError for one without a place."""
         named = {}
         for ours, tensor in tensors.items():
-            place = self.place(ours, task)
+            place = self.place(ours, task, config.gated)
             if place is None:
                 raise KeyError(ours)
             for name, piece in zip(place.names, tensor.split(rows(len(place.names), len(tensor), config))):
@@ -134,7 +138,7 @@ class Table:
 
     @cached_property
     def _inside(self) -> re.Pattern[str]:
-        return _pattern(self.body)
+        return _pattern({**self.body, **{f"gated.{part}": name for part, name in self.gated.items()}})
 
     @cached_property
     def _beside(self) -> re.Pattern[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,13 +17,29 @@ from torch import Tensor, nn
 
 from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
-from gradus.core.model import ModelConfig
+from gradus.core.model import Arrangement, ModelConfig
+from gradus.core.sentences import SentenceEnds
 from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
 Measure = Literal["tokens", "classes", "number", "choices"]
 """What an objective predicts: tokens of a text, the class of a row, its number, or which of its answers is
 right."""
+
+EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
+"""All arrangements."""
+
+
+class Vocabulary(Protocol):
+    """What an objective asks of a tokenizer."""
+
+    @property
+    def size(self) -> int: ...
+
+    def role(self, name: str) -> int: ...
+
+    @property
+    def sentence_ends(self) -> SentenceEnds: ...
 
 
 @dataclass(frozen=True)
@@ -40,13 +56,54 @@ class Task:
     """The least and the largest number that train has seen."""
     special: tuple[int, ...] = ()
     """The ids of the tokens that play a role."""
+    vocabulary: Vocabulary | None = None
+    """The tokens; only objectives with `roles` ask."""
+
+    @property
+    def tokens(self) -> Vocabulary:
+        assert self.vocabulary is not None, "an objective with roles is built with a vocabulary"
+        return self.vocabulary
 
 
-class HeadConfig(Config):
-    """What every objective with a linear layer of its own may be told."""
+class ObjectiveSettings(Config):
+    """What every objective says of itself, and may be told."""
+
+    measure: ClassVar[Measure] = "tokens"
+    serves: ClassVar[frozenset[Arrangement]]
+    """The arrangements that it can teach."""
+    reads: ClassVar[frozenset[Literal["text", "rows"]]]
+    """The kinds of data that it can learn from."""
+    corrupts: ClassVar[bool] = False
+    """Whether it changes what the model reads: at most one objective of a stage may."""
+    every_token: ClassVar[bool] = False
+    """Whether it predicts every token of a text once, from those before it: bits per byte mean something."""
 
     weight: float = Field(1.0, ge=0)
     """Its share of the summed loss."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that tokens must play for it."""
+        return ()
+
+    def window(self, model: ModelConfig) -> int:
+        """How many tokens of running text a window may have, so that what is read and said fits the context.
+
+        Raises UserError where it cannot work in this context."""
+        return model.context
+
+    @property
+    def least(self) -> int:
+        """Tokens that a window must have for it to have something to do."""
+        return 1
+
+
+class HeadConfig(ObjectiveSettings):
+    """What every objective with a linear layer of its own may be told."""
+
+    serves: ClassVar[frozenset[Arrangement]] = EVERY
+    reads: ClassVar[frozenset[Literal["text", "rows"]]] = frozenset({"rows"})
+
     dropout: float = Field(0.1, ge=0, lt=1)
     """On the state before the linear layer (GPT-1, section 4.1)."""
     bias: bool = False
@@ -64,6 +121,8 @@ class Objective(ABC):
     """The head it reads; None where the transformer's own output embedding is enough."""
     measure: Measure
     """What its predictions are, and so which metrics they have."""
+    every_token: bool = False
+    """As `ObjectiveSettings.every_token`."""
 
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
         """The example as the model will see it; `random` is keyed by (seed, epoch, row)."""
@@ -119,6 +178,22 @@ def extracts(example: Example, model: ModelConfig) -> np.ndarray:
     sizes = lengths(example)
     ends = np.cumsum(sizes)
     return ends - sizes if model.arrangement == "encoder" else ends - 1
+
+
+class TokenObjective(Objective):
+    """Names tokens by the model's own output embedding: the sum of their cross-entropies."""
+
+    measure = "tokens"
+
+    def loss(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        return transformer.token_loss(select(states, targets), targets.value, targets.weight)
+
+    def predict(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        return transformer.token_nats(select(states, targets), targets.value)
 
 
 class RowObjective(Objective):

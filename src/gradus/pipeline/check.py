@@ -120,6 +120,11 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: {split}: {rows} ({share:.1%}) longer than the context of {prepared.model.context} "
                 f"tokens: {lost} cut"
             )
+        if short := counts.get("short_rows"):
+            notes.append(
+                f"{name}: {split}: {counted(short, 'window')} too short for the objective: nothing is taken "
+                "out of them"
+            )
         if counts["skipped_rows"]:
             notes.append(f"{name}: {split}: {counted(counts['skipped_rows'], 'bad row')} skipped")
         if counts.get("leaked_rows"):

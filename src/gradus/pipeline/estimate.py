@@ -9,7 +9,6 @@ import torch
 
 from gradus.core.model import ModelConfig
 from gradus.nn.transformer import count_parameters
-from gradus.objectives import CausalLMConfig
 from gradus.pipeline.prepare import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
@@ -98,7 +97,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     word."""
     model = prepared.model
     parameters = _parameters(prepared)
-    scored = any(isinstance(objective, CausalLMConfig) for objective in prepared.node.stage.objectives)
+    scored = any(objective.measure == "tokens" for objective in prepared.node.stage.objectives)
     per_token = model.flops_per_token(min(model.context, prepared.tokens_per_row), 1.0 if scored else 0.0)
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length

@@ -21,7 +21,8 @@ from gradus.core.storage import digest_json, new_folder, write_file, write_json
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
-from gradus.evaluation.generate import Sampling, generate
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
@@ -124,10 +125,10 @@ def _known_floors(run: StageRun) -> dict[str, Any]:
 
 def _floors(prepared: Prepared) -> dict[str, Any]:
     """What learns nothing of language, on the same splits."""
-    if prepared.answers is not None:
+    if prepared.answers is not None or prepared.node.stage.told_answers:
         return row_floors(prepared)
     train = prepared.splits["train"]
-    if train.store is None:
+    if train.store is None or not prepared.node.stage.every_token:
         return {}
     size = prepared.tokenizer.size
     counts = _token_counts(train, size)

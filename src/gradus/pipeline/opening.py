@@ -35,6 +35,7 @@ from gradus.objectives import (
     ObjectiveConfig,
     RegressionConfig,
     Task,
+    window_of,
 )
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import scored_specials
@@ -163,6 +164,8 @@ class Opened:
     device: torch.device
     budget: int
     """The most tokens of one forward."""
+    window: int
+    """Tokens of a window of running text."""
 
 
 def open_folder(
@@ -185,8 +188,10 @@ def open_folder(
         configs, name, labels = _parsed(found, lambda card: _taught_by_card(card, path / CARD))
         seen = _parsed(found, lambda card: TypeAdapter(Span).validate_python(card.get("range")))
         reading = reading or _parsed(found, Reading.of_card)
-    special = scored_specials(Tokenizer.load(path)) if any(map(_scores_specials, configs)) else ()
-    task = Task(found.config, name, labels, range=seen, special=special)
+    asked = any(config.roles or _scores_specials(config) for config in configs)
+    tokens = Tokenizer.load(path) if asked else None
+    special = scored_specials(tokens) if tokens else ()
+    task = Task(found.config, name, labels, range=seen, special=special, vocabulary=tokens)
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
     learner = Learner(transformer, [config.build(task) for config in configs])
@@ -195,7 +200,8 @@ def open_folder(
     if missing is not None:
         raise UserError(f"the weights lack a head that {CARD} names", file=path, text=missing)
     budget = budget_tokens(found.config, chosen, place)
-    return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget)
+    window = window_of(configs, found.config)
+    return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget, window)
 
 
 def _scores_specials(config: ObjectiveConfig) -> bool:

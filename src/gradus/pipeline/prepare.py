@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradus.core.duration import Quantity
-from gradus.core.errors import UserError, nearest
+from gradus.core.errors import UserError, counted, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps
@@ -21,10 +21,11 @@ from gradus.data.rows import RowsData, RowSource
 from gradus.data.shards import TokenStore
 from gradus.data.sources import Rows, Source, Windows
 from gradus.data.text import TextData
+from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.zero_shot import Probe
 from gradus.families.folder import ModelFolder, read_folder
-from gradus.objectives import Objective, Task
+from gradus.objectives import Objective, Task, serving, window_of
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
@@ -77,7 +78,7 @@ class Prepared:
         """What makes tokens of its rows."""
         data = self.node.stage.data
         assert isinstance(data, RowsData), "running text has no rows"
-        return RowEncoder(data.format, self.tokenizer, self.model.context, self.answers, data.long)
+        return row_encoder(data.format, self.tokenizer, self.model, self.answers, data.long)
 
     @cached_property
     def objectives(self) -> list[Objective]:
@@ -88,6 +89,7 @@ class Prepared:
             self._class_weights(),
             self.range,
             scored_specials(self.tokenizer),
+            self.tokenizer,
         )
         return [config.build(task) for config in self.node.stage.objectives]
 
@@ -178,13 +180,15 @@ def prepare(node: Node, material: Material) -> Prepared:
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
     _check_transfer(node, model)
+    _check_serves(node, model)
     answers = None
     if isinstance(data, TextData):
-        splits = {name: _text_split(source, data, tokenizer, model, material)
+        window, least = _window(node, model), max(one.least for one in node.stage.objectives)
+        splits = {name: _text_split(material.store(source, tokenizer), data, window, least)
                   for name, source in material.texts(data).items()}  # fmt: skip
     else:
         answers = _answers(node, data, material)
-        encoder = RowEncoder(data.format, tokenizer, model.context, answers, data.long)
+        encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
         splits = {name: _row_split(source, encoder) for name, source in material.rows(data).items()}
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     prepared = Prepared(node, tokenizer, model, answers, splits, probes)
@@ -237,18 +241,47 @@ def _check_transfer(node: Node, model: ModelConfig) -> None:
 
 
 def _roles(node: Node) -> tuple[str, ...]:
+    """The roles that its data and its objectives need, each once."""
     data = node.stage.data
-    return ("end",) if isinstance(data, TextData) else data.format.roles
+    own = ("end",) if isinstance(data, TextData) else data.format.roles
+    return tuple(dict.fromkeys([*own, *(role for one in node.stage.objectives for role in one.roles)]))
 
 
-def _text_split(
-    source: Any, data: TextData, tokenizer: Tokenizer, model: ModelConfig, material: Material
-) -> Split:
-    store = material.store(source, tokenizer)
-    windows = Windows(store, model.context, data.windows)
+def _check_serves(node: Node, model: ModelConfig) -> None:
+    """Raises UserError for an objective that a model of this arrangement cannot learn."""
+    field, names = f"stages.{node.name}.objectives", {"decoder": "a decoder", "encoder": "an encoder",
+                                                      "encoder_decoder": "an encoder-decoder"}  # fmt: skip
+    name = names[model.arrangement]
+    for objective in node.stage.objectives:
+        if model.arrangement not in objective.serves:
+            hint = f"{name} can have {', '.join(serving(model.arrangement, node.kind))}"
+            raise UserError(f"{name} cannot learn this", field=field, text=objective.kind, hint=hint)
+        if objective.kind == "prefix_lm" and model.body == "lstm":
+            raise UserError("an LSTM sees nothing of what comes", field=field, text="prefix_lm",
+                            hint="causal_lm")  # fmt: skip
+    if node.stage.zero_shot and model.arrangement != "decoder":
+        problem = f"only a decoder can be asked, and this is {name}"
+        raise UserError(problem, field=f"stages.{node.name}.zero_shot", hint="leave it out")
+
+
+def _window(node: Node, model: ModelConfig) -> int:
+    """Tokens of a window. Raises UserError where the context leaves no room."""
+    try:
+        return window_of(node.stage.objectives, model)
+    except UserError as mistake:
+        if not str(mistake.field).startswith("model."):
+            mistake.field = f"stages.{node.name}.objectives.{mistake.field}"
+        raise
+
+
+def _text_split(store: TokenStore, data: TextData, window: int, least: int) -> Split:
+    windows = Windows(store, window, data.windows)
+    if windows.longest < least:
+        problem = f"the longest window of the text has {counted(windows.longest, 'token')}"
+        raise UserError(problem, field="data.train", hint=f"the objective needs {least}")
     counts = {"rows": len(windows), "documents": len(store.documents) - 1, "tokens": store.total,
-              "bytes": store.bytes, "truncated_rows": 0, "truncated_tokens": 0,
-              "skipped_rows": 0}  # fmt: skip
+              "bytes": store.bytes, "truncated_rows": 0, "truncated_tokens": 0, "skipped_rows": 0,
+              "short_rows": windows.shorter_than(least)}  # fmt: skip
     return Split(windows, store=store, counts=counts)
 
 
@@ -297,8 +330,11 @@ def _check_metric(prepared: Prepared) -> None:
     if stop is None or stop.metric is None:
         return
     legal = METRICS[prepared.objectives[prepared.main].measure]
-    if prepared.node.kind == "rows":  # rows do not say how many bytes of them were scored
+    stage = prepared.node.stage
+    if prepared.node.kind == "rows" or not stage.every_token:  # it is not known how many bytes were scored
         legal = legal - {"bits_per_byte"}
+    if stage.answers_rows:
+        legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else set())
     if stop.metric not in legal:
         raise UserError(
             "this stage reports no such metric",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +13,7 @@ from gradus.core.config import Config, wrong
 from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval, Share
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
+from gradus.data.formats import TextToText
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.distributed.precision import Precision
@@ -216,6 +218,10 @@ class Stage(Config):
     def _task_fits(self) -> None:
         """Raises for an objective that these rows cannot serve, and for two that read the same label."""
         tasks = [one.kind for one in self.objectives if one.measure != "tokens"]
+        corrupting = [one.kind for one in self.objectives if one.corrupts]
+        if len(corrupting) > 1:
+            problem = f"{' and '.join(corrupting)} cannot change the same text"
+            raise wrong("objectives", problem, None, "each in a stage of its own")
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -224,9 +230,14 @@ class Stage(Config):
             if tasks:
                 problem = f"the objective {tasks[0]} needs data of kind rows, with labels"
                 raise wrong("objectives", problem)
+        if stranger := next((one.kind for one in self.objectives if self.data.kind not in one.reads), None):
+            other = "rows" if self.data.kind == "text" else "text"
+            raise wrong("objectives", f"the objective {stranger} needs data of kind {other}")
+        if not isinstance(self.data, RowsData):
             return
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
+        self._answers_fit(tasks)
         choice, form = "multiple_choice", self.data.format.kind
         if tasks and (form == choice) != (choice in tasks):
             hint = f"rows of {choice} have the objective {choice}, all others another"
@@ -234,6 +245,17 @@ class Stage(Config):
         for key in ("labels", "weights"):
             if getattr(self.data, key) is not None and "classification" not in tasks:
                 raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")
+
+    def _answers_fit(self, tasks: Sequence[str]) -> None:
+        """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
+        assert isinstance(self.data, RowsData)
+        says, form = any(one.kind == "seq2seq" for one in self.objectives), self.data.format.kind
+        if says and form != "text_to_text":
+            hint = "format: {kind: text_to_text, source: ..., target: ...}"
+            raise wrong("objectives", f"seq2seq does not fit rows of the format {form}", None, hint)
+        if tasks and form == "text_to_text":
+            problem = f"{tasks[0]} does not fit rows of the format text_to_text"
+            raise wrong("objectives", problem, None, "seq2seq, or another format")
 
     def _probes_fit(self) -> None:
         """Raises for a name that is none, and where nothing predicts text."""
@@ -262,7 +284,25 @@ class Stage(Config):
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
-        return MAIN_METRIC[self.measure] if isinstance(self.data, RowsData) else "bits_per_byte"
+        if isinstance(self.data, RowsData):
+            return "accuracy" if self.told_answers else MAIN_METRIC[self.measure]
+        return "bits_per_byte" if self.every_token else "loss"
+
+    @property
+    def every_token(self) -> bool:
+        """Whether the objective it is judged by predicts every token of the text once."""
+        return self.objectives[0].every_token
+
+    @property
+    def told_answers(self) -> dict[str, str] | None:
+        """Class -> the word that says it, where it answers in words."""
+        form = self.data.format if isinstance(self.data, RowsData) else None
+        return form.answers if isinstance(form, TextToText) else None
+
+    @property
+    def answers_rows(self) -> bool:
+        """Whether rows have an answer that it learns to say."""
+        return any(one.kind == "seq2seq" for one in self.objectives)
 
 
 class Seeds(Config):

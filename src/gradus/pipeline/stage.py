@@ -28,6 +28,7 @@ from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
+from gradus.pipeline.answers import answer_metrics
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import Prepared
@@ -256,6 +257,8 @@ class StageRun:
         names = prepared.labels.names if prepared.labels else ()
         main = prepared.objectives[prepared.main]
         metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
+        if self.node.stage.answers_rows:
+            metrics |= answer_metrics(prepared.encoder, part.rows, learner, self.world, self.budget)
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 
