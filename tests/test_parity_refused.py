@@ -55,13 +55,13 @@ def test_what_theirs_cannot_hold_is_said(name: str) -> None:
     assert FAMILIES["llama"].TABLE.obstacle("choices", True) == "its Llama has no head for choices"
 
 
-def tensor(name: str, shape: tuple[int, ...] | None) -> Any:
-    """Puts a tensor of zeros into a folder's weights, or takes it out."""
+def tensor(name: str, shape: tuple[int, ...] | None, value: float = 0.0) -> Any:
+    """Puts a tensor of zeros, or of `value`, into a folder's weights, or takes it out."""
 
     def change(path: Path) -> None:
         weights = load_file(path / "model.safetensors")
         weights.pop(name, None)
-        added = {} if shape is None else {name: torch.zeros(shape)}
+        added = {} if shape is None else {name: torch.full(shape, value)}
         save_file(weights | added, path / "model.safetensors")
 
     return change

@@ -91,7 +91,8 @@ def locate(
     for ours, names in copies.items():
         for name in names:
             if ours in stored and name in loose:
-                _check_copy(loose[name], stored[ours], ours == TOKENS, path)
+                output = ours == TOKENS and name not in table.copies.get(ours, ())
+                _check_copy(loose[name], stored[ours], output, path)
                 dropped.append(loose.pop(name).name)
     for name, piece in loose.items():
         if name in table.zeros:
@@ -112,12 +113,12 @@ def _present(place: Place | None, copies: tuple[str, ...], loose: Mapping[str, P
     return next((Place((name,), place.transposed) for name in copies if name in loose), place)
 
 
-def _check_copy(copy: Piece, original: Stored, tokens: bool, path: Path) -> None:
-    """A second copy of tied weights may go only where it is one."""
+def _check_copy(copy: Piece, original: Stored, output: bool, path: Path) -> None:
+    """A second copy of tied weights may go only where it is one; `output`: it is that of a tied output."""
     with opened(copy.file) as first, opened(original.file) as second:
         if torch.equal(first.get_tensor(copy.name), second.get_tensor(original.name)):
             return
-    hint = f"set tie_word_embeddings to false in {path / 'config.json'}" if tokens else None
+    hint = f"set tie_word_embeddings to false in {path / 'config.json'}" if output else None
     problem = f"this tensor is said to be tied but differs from {original.name}"
     raise UserError(problem, file=copy.file, text=copy.name, hint=hint)
 

@@ -196,8 +196,9 @@ def to_config_json(
         "eos_token_id": roles.get("end"),
         "decoder_start_token_id": roles.get("start", pad),
     }
-    rates = {name: getattr(config, name) for name in DROPOUTS}
-    content |= {name: rate for name, rate in rates.items() if rate not in (None, config.dropout)}
+    content |= {name: getattr(config, name) for name in DROPOUTS}
+    usual = (None, config.dropout)
+    content = {name: said for name, said in content.items() if name not in DROPOUTS or said not in usual}
     if config.dense_head:
         content["dense_head"] = True
     return content | head_json(CLASSES, task, labels)
@@ -222,7 +223,7 @@ def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> 
 def _form(content: Mapping[str, Any], file: Path) -> tuple[str, bool]:
     """The activation and whether it gates. `dense_act_fn` and `is_gated_act`, which follow from the first
     key, have the last word in their code where they stand beside it."""
-    said = content.get("feed_forward_proj", "relu")
+    said = str(content.get("feed_forward_proj", "relu"))
     if said not in FORMS:
         problem, hint = "this feed-forward is not supported", "one of " + ", ".join(FORMS)
         raise UserError(problem, file=file, field="feed_forward_proj", text=said, hint=hint)
