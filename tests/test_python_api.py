@@ -136,7 +136,7 @@ def test_a_list_of_prompts_gives_a_list_of_texts(language: Path):
 def test_text_ends_before_a_stop_string(language: Path):
     model = use(language)
     whole = model.generate("The film", tokens=30, temperature=0)
-    stop = whole[4:6]
+    stop = next(letter for letter in whole[4:] if letter != "\ufffd")  # half a character is none
     cut = whole[: whole.index(stop)]
     assert model.generate("The film", tokens=30, temperature=0, stop=stop) == cut
     assert model.generate("The film", tokens=30, temperature=0, stop=["~~never", stop]) == cut
@@ -165,8 +165,9 @@ def test_the_command_takes_prompts_stops_and_penalties(language: Path):
     wanted = "".join(f"{prompt}{text}\n" for prompt, text in zip(prompts, texts))
     assert said(*greedy, "--repetition-penalty", "1.5", *words) == wanted
     whole = model.generate("好", tokens=9, temperature=0)
-    cut = said(*greedy, "--prompt", "好", "--stop", "~~never", "--stop", whole[2:4])
-    assert cut == "好" + whole[: whole.index(whole[2:4])] + "\n"
+    stop = next(letter for letter in whole[1:] if letter != "\ufffd")
+    cut = said(*greedy, "--prompt", "好", "--stop", "~~never", "--stop", stop)
+    assert cut == "好" + whole[: whole.index(stop)] + "\n"
     assert said(*greedy) == model.generate("", tokens=9, temperature=0) + "\n"
     for wrong, told in (
         (("--repetition-penalty", "0"), "repetition_penalty: .*greater than 0"),
