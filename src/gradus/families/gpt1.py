@@ -71,6 +71,8 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """
     if config.body != "transformer":
         return "its GPT-1 is a transformer, not an LSTM"
+    if config.arrangement != "decoder":
+        return f"its GPT-1 is a decoder, not an {config.arrangement.replace('_', '-')}"
     if config.positions != "learned":
         return f"its GPT-1 has learned positions, not {config.positions}"
     if config.norm != "after":

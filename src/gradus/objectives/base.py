@@ -7,8 +7,10 @@ the trainer divides it by N_k, their weight over all ranks and micro-batches of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gradus.core.config import Config
+from gradus.core.errors import UserError
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.model import ModelConfig
 from gradus.nn.heads import LinearHead
@@ -24,6 +27,41 @@ from gradus.nn.transformer import Transformer
 Measure = Literal["tokens", "classes", "number", "choices"]
 """What an objective predicts: tokens of a text, the class of a row, its number, or which of its answers is
 right."""
+
+PairWindows = Literal["sentence_pairs", "sentence_order"]
+"""Windows of two segments, which bring a label of their own."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a corruption may know of the tokens, of which there are V.
+
+    `roles` are the ids of tokens with a role ("mask", "sentinel 0"); `begins` and `ends` [V] say where words
+    have their borders: between two tokens where the left one ends or the right one begins a word.
+    """
+
+    roles: Mapping[str, int]
+    begins: np.ndarray
+    ends: np.ndarray
+
+    def role(self, name: str) -> int:
+        """The id of the token that plays the role. Raises UserError where none does."""
+        if name not in self.roles:
+            hint = f"name it under `tokenizer.roles`, such as {{{name}: [{name.upper()}]}}"
+            raise UserError(f"the tokenizer has no token for the role {name!r}", field="tokenizer", hint=hint)
+        return self.roles[name]
+
+    @cached_property
+    def plays_role(self) -> np.ndarray:
+        """Whether a token has a role [V]: those are never chosen."""
+        found = np.zeros(len(self.begins), dtype=bool)
+        found[list(self.roles.values())] = True
+        return found
+
+    @cached_property
+    def ordinary(self) -> np.ndarray:
+        """The ids of all tokens that have none."""
+        return np.flatnonzero(~self.plays_role)
 
 
 @dataclass(frozen=True)
@@ -40,6 +78,8 @@ class Task:
     """The least and the largest number that train has seen."""
     special: tuple[int, ...] = ()
     """The ids of the tokens that play a role."""
+    vocabulary: Vocabulary | None = None
+    """For objectives that corrupt."""
 
 
 class HeadConfig(Config):
@@ -64,6 +104,10 @@ class Objective(ABC):
     """The head it reads; None where the transformer's own output embedding is enough."""
     measure: Measure
     """What its predictions are, and so which metrics they have."""
+    windows: PairWindows | None = None
+    """The windows of text whose label it reads; None for what reads tokens or the label of a row."""
+    labels: tuple[str, ...] = ()
+    """The classes it tells apart by itself; none where they are the stage's."""
 
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
         """The example as the model will see it; `random` is keyed by (seed, epoch, row)."""
@@ -90,6 +134,18 @@ class Objective(ABC):
     ) -> Tensor:
         """One line a target, float32: nats [M] for tokens, logits [M, K] for classes, numbers [M, 1], and
         for choices the logits [M, K] of the K answers that the row with most of them has, -inf beyond."""
+
+
+class Reads(Protocol):
+    """An objective or its config."""
+
+    @property
+    def measure(self) -> Measure: ...
+
+
+def answers_rows(objective: Reads) -> bool:
+    """Whether it reads the label of a row, and neither tokens nor the label of a window."""
+    return objective.measure != "tokens" and getattr(objective, "windows", None) is None
 
 
 def select(states: Tensor, targets: Targets) -> Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from gradus.core.storage import digest_json, new_folder, write_file, write_json
+from gradus.data.frame import Frame
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
@@ -25,7 +26,7 @@ from gradus.evaluation.generate import Sampling, generate
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
-from gradus.pipeline.opening import natural_reader, never_said, row_template
+from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.training.learner import Learner
@@ -64,14 +65,17 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
     tokenizer, data = prepared.tokenizer, prepared.node.stage.data
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()}
-    template = row_template(data.format) if isinstance(data, RowsData) else None
+    template = text_template(tokenizer, prepared.model)
+    if isinstance(data, RowsData):
+        template = row_template(data.format, Frame.of(prepared.model))
+    labels = prepared.labels.names if prepared.labels else prepared.window_labels
     write_folder(
         folder,
         prepared.model,
         tensors,
         card(prepared),
         lambda path: tokenizer.save(path, template, prepared.model.context),
-        labels=list(prepared.labels.names) if prepared.labels else None,
+        labels=list(labels) or None,
         task=None if prepared.answers is None else prepared.node.stage.measure,
         pad_id=tokenizer.role("pad") if tokenizer.has("pad") else None,
     )
@@ -93,7 +97,7 @@ def card(prepared: Prepared) -> dict[str, Any]:
     }
     if isinstance(data, TextData):
         text = data.plain()
-        return about | {key: text[key] for key in ("windows", "encoding", "documents")}
+        return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
                     "natural": natural_reader(data)}  # fmt: skip
 
@@ -129,10 +133,19 @@ def _floors(prepared: Prepared) -> dict[str, Any]:
     train = prepared.splits["train"]
     if train.store is None:
         return {}
+    if prepared.node.stage.measure != "tokens":
+        return {}
     size = prepared.tokenizer.size
     counts = _token_counts(train, size)
-    return {name: {"unigram": unigram_floor(counts, _token_counts(split, size), split.counts["bytes"])}
-            for name, split in prepared.splits.items() if name != "train"}  # fmt: skip
+    found = {}
+    for name, split in prepared.splits.items():
+        if name != "train":
+            whole = prepared.scored_bytes(name)
+            unigram = unigram_floor(counts, _token_counts(split, size), whole or 1)
+            if whole is None:
+                del unigram["bits_per_byte"]
+            found[name] = {"unigram": unigram}
+    return found
 
 
 def _token_counts(split: Split, size: int) -> np.ndarray:

@@ -20,10 +20,11 @@ from gradus.core.config import Config
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import Format
+from gradus.data.frame import GPT1, Frame
 from gradus.data.paths import HUB, Encoding
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.rows import STANDARD_INPUT, RowsData
-from gradus.data.text import Separator, TextData
+from gradus.data.text import Separator, TextData, WindowKind
 from gradus.distributed.precision import DTYPES, Precision, resolve
 from gradus.distributed.world import choose_device
 from gradus.families.folder import CARD, ModelFolder, read_folder
@@ -31,20 +32,25 @@ from gradus.nn.transformer import Transformer
 from gradus.objectives import (
     CausalLMConfig,
     ClassificationConfig,
+    MaskedLMConfig,
     MultipleChoiceConfig,
     ObjectiveConfig,
     RegressionConfig,
     Task,
+    Vocabulary,
 )
 from gradus.pipeline.estimate import budget_tokens
-from gradus.pipeline.prepare import scored_specials
+from gradus.pipeline.prepare import corrupts, scored_specials, vocabulary
 from gradus.pipeline.recipe import Recipe
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
+from gradus.tokenizers.files import TOKENIZER
 from gradus.training.learner import Learner
 from gradus.training.transfer import transfer
 
 FORMAT_VERSION = 1
 """The newest gradus.json that this code can read."""
+TEXT_KEYS = ("windows", "sentences", "encoding", "documents")
+"""What a model of running text remembers of its data."""
 T = TypeVar("T")
 
 
@@ -58,7 +64,8 @@ class Reading(Config):
     reader: ReaderOptions = ReaderOptions()
     natural: Reader | None = None
     """What the training rows were, by option or by name: standard input has no name and is read so."""
-    windows: Literal["contiguous", "document"] = "contiguous"
+    windows: WindowKind = "contiguous"
+    sentences: Literal["lines", "rules"] | None = None
     encoding: Encoding = "utf-8"
     documents: Literal["file", "blank line", "line"] | Separator = "file"
 
@@ -73,7 +80,7 @@ class Reading(Config):
         if isinstance(data, RowsData):
             keys = data.reader_options()
             return cls(format=data.format, long=data.long, reader=keys, natural=natural_reader(data))
-        return cls(windows=data.windows, encoding=data.encoding, documents=data.documents)
+        return cls.model_validate({key: getattr(data, key) for key in TEXT_KEYS})
 
     def options(self, name: str, reader: str | None, encoding: str | None = None) -> ReaderOptions:
         """The keys to read the rows called `name`: the stage's, with `reader` or a suffix of JSON or Parquet
@@ -186,7 +193,8 @@ def open_folder(
         seen = _parsed(found, lambda card: TypeAdapter(Span).validate_python(card.get("range")))
         reading = reading or _parsed(found, Reading.of_card)
     special = scored_specials(Tokenizer.load(path)) if any(map(_scores_specials, configs)) else ()
-    task = Task(found.config, name, labels, range=seen, special=special)
+    known = _vocabulary(path, roles) if any(map(corrupts, configs)) else None
+    task = Task(found.config, name, labels, range=seen, special=special, vocabulary=known)
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
     learner = Learner(transformer, [config.build(task) for config in configs])
@@ -196,6 +204,15 @@ def open_folder(
         raise UserError(f"the weights lack a head that {CARD} names", file=path, text=missing)
     budget = budget_tokens(found.config, chosen, place)
     return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget)
+
+
+def _vocabulary(path: Path, roles: Mapping[str, str]) -> Vocabulary | None:
+    """What the folder's tokenizer tells a corruption; None where there is no tokenizer, for use without
+    text."""
+    if not (path / TOKENIZER).is_file():
+        return None
+    found = Tokenizer.load(path)
+    return vocabulary(Tokenizer(found.inner, {**found.roles, **roles}, found.pre_tokenization))
 
 
 def _scores_specials(config: ObjectiveConfig) -> bool:
@@ -242,7 +259,7 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
     """What a folder of Hugging Face was trained for: classes where it has a head, else to predict text."""
     head = next((name for name in found.stored if name.endswith(".score.weight")), None)
     if head is None:
-        return [CausalLMConfig()], "", ()
+        return [MaskedLMConfig() if found.config.arrangement == "encoder" else CausalLMConfig()], "", ()
     name = head.split(".")[1]
     if found.task == "choices":
         return [MultipleChoiceConfig()], name, ()
@@ -269,10 +286,17 @@ def _parsed(found: ModelFolder, read: Callable[[Mapping[str, Any]], T]) -> T:
         raise UserError(first["msg"], file=found.path / CARD, field=field or None) from None
 
 
-def row_template(form: Format) -> Template:
+def row_template(form: Format, frame: Frame = GPT1) -> Template:
     """How special tokens stand around one text and around two, for tools that know nothing of our formats."""
-    between = ["delimiter"] if "delimiter" in form.roles else []
-    return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]
+    return frame.template("delimiter" in form.roles)
+
+
+def text_template(tokenizer: Tokenizer, model: ModelConfig) -> Template | None:
+    """The same for a model of running text: none for a decoder, whose windows have nothing around them."""
+    frame = Frame.of(model)
+    if model.arrangement != "encoder" or not all(map(tokenizer.has, frame.roles(pair=False))):
+        return None
+    return frame.template(all(map(tokenizer.has, frame.roles(pair=True))))
 
 
 def never_said(tokenizer: Tokenizer, model: ModelConfig) -> list[int]:

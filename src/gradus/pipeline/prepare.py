@@ -14,20 +14,22 @@ from gradus.core.duration import Quantity
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
+from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, Skipped
 from gradus.data.rows import RowsData, RowSource
 from gradus.data.shards import TokenStore
-from gradus.data.sources import Rows, Source, Windows
-from gradus.data.text import TextData
+from gradus.data.sources import Rows, Source
+from gradus.data.text import TextData, TextSource
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.zero_shot import Probe
 from gradus.families.folder import ModelFolder, read_folder
-from gradus.objectives import Objective, Task
+from gradus.objectives import Objective, ObjectiveConfig, Task, Vocabulary, answers_rows
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
-from gradus.tokenizers import Tokenizer
+from gradus.pipeline.windows import text_windows
+from gradus.tokenizers import BEGINS, ENDS, Tokenizer, word_edges
 from gradus.training.transfer import FirstLayers
 
 
@@ -72,11 +74,16 @@ class Prepared:
         return (self.answers.low, self.answers.high) if isinstance(self.answers, Numbers) else None
 
     @property
+    def window_labels(self) -> tuple[str, ...]:
+        """The classes of its windows, where an objective tells those apart."""
+        return next((one.labels for one in self.objectives if one.labels), ())
+
+    @property
     def encoder(self) -> RowEncoder:
         """What makes tokens of its rows."""
         data = self.node.stage.data
         assert isinstance(data, RowsData), "running text has no rows"
-        return RowEncoder(data.format, self.tokenizer, self.model.context, self.answers, data.long)
+        return row_encoder(data, self.tokenizer, self.model, self.answers)
 
     @cached_property
     def objectives(self) -> list[Objective]:
@@ -87,6 +94,7 @@ class Prepared:
             self._class_weights(),
             self.range,
             scored_specials(self.tokenizer),
+            vocabulary(self.tokenizer) if any(map(corrupts, self.node.stage.objectives)) else None,
         )
         return [config.build(task) for config in self.node.stage.objectives]
 
@@ -104,8 +112,16 @@ class Prepared:
 
     @property
     def main(self) -> int:
-        """The place of the objective that the stage is judged by: the row's label where there is one."""
-        return next((at for at, one in enumerate(self.objectives) if one.measure != "tokens"), 0)
+        """The place of the objective that the stage is judged by: the row's label where there is one, else
+        tokens."""
+        places = range(len(self.objectives))
+        on_rows = [at for at in places if answers_rows(self.objectives[at])]
+        on_tokens = [at for at in places if self.objectives[at].measure == "tokens"]
+        return [*on_rows, *on_tokens, 0][0]
+
+    def scored_bytes(self, split: str) -> int | None:
+        """UTF-8 bytes of the text that is scored; None where not every token is."""
+        return self.splits[split].counts["bytes"] if self.node.stage.predicts_all else None
 
     @cached_property
     def batch(self) -> int:
@@ -159,12 +175,31 @@ def scored_specials(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(sorted({tokenizer.role(name) for name in roles if tokenizer.has(name)}))
 
 
+def corrupts(config: ObjectiveConfig) -> bool:
+    """Whether an objective needs to know the vocabulary."""
+    return bool(getattr(config, "roles", ()))
+
+
+def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """What a corruption may know of the tokens."""
+    edges = word_edges(tokenizer)
+    roles = {name: tokenizer.role(name) for name in tokenizer.roles}
+    return Vocabulary(roles, (edges & BEGINS) > 0, (edges & ENDS) > 0)
+
+
+def row_encoder(
+    data: RowsData, tokenizer: Tokenizer, model: ModelConfig, answers: Answers | None
+) -> RowEncoder:
+    """What makes tokens of rows for this model."""
+    return RowEncoder(data.format, tokenizer, model.context, answers, data.long, Frame.of(model))
+
+
 def prepare(node: Node, material: Material) -> Prepared:
     """Reads, tokenises and checks everything that `node` needs. Raises UserError for the first thing that is
     wrong."""
     start = starting_point(node, material)
     data = node.stage.data
-    roles = _roles(node)
+    roles = _roles(node, start.model)
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
     _check_transfer(node, model)
@@ -174,7 +209,7 @@ def prepare(node: Node, material: Material) -> Prepared:
                   for name, source in material.texts(data).items()}  # fmt: skip
     else:
         answers = _answers(node, data, material)
-        encoder = RowEncoder(data.format, tokenizer, model.context, answers, data.long)
+        encoder = row_encoder(data, tokenizer, model, answers)
         splits = {name: _row_split(source, encoder) for name, source in material.rows(data).items()}
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     prepared = Prepared(node, tokenizer, model, answers, splits, probes)
@@ -194,7 +229,7 @@ def starting_point(node: Node, material: Material) -> Start:
     """The tokenizer and model config a node begins with, worked out without the parent having run."""
     if node.parent is not None:
         parent = starting_point(node.parent, material)
-        roles = [role for role in _roles(node.parent) if not parent.tokenizer.has(role)]
+        roles = [role for role in _roles(node.parent, parent.model) if not parent.tokenizer.has(role)]
         tokenizer = parent.tokenizer.with_roles(roles)
         return Start(tokenizer, _model(node.parent, parent.model, tokenizer))
     if node.folder is not None:
@@ -226,19 +261,25 @@ def _check_transfer(node: Node, model: ModelConfig) -> None:
         )
 
 
-def _roles(node: Node) -> tuple[str, ...]:
-    data = node.stage.data
-    return ("end",) if isinstance(data, TextData) else data.format.roles
+def _roles(node: Node, model: ModelConfig) -> tuple[str, ...]:
+    """The roles that data and objectives need."""
+    data, frame = node.stage.data, Frame.of(model)
+    if isinstance(data, RowsData):
+        own = frame.roles("delimiter" in data.format.roles)
+    elif data.windows in ("sentence_pairs", "sentence_order"):
+        own = (*frame.roles(True), "end")
+    else:
+        own = ("start", "end") if model.arrangement == "encoder" else ("end",)
+    corruption = [role for one in node.stage.objectives for role in getattr(one, "roles", ())]
+    return tuple(dict.fromkeys([*own, *corruption]))
 
 
 def _text_split(
-    source: Any, data: TextData, tokenizer: Tokenizer, model: ModelConfig, material: Material
+    source: TextSource, data: TextData, tokenizer: Tokenizer, model: ModelConfig, material: Material
 ) -> Split:
-    store = material.store(source, tokenizer)
-    windows = Windows(store, model.context, data.windows)
-    counts = {"rows": len(windows), "documents": len(store.documents) - 1, "tokens": store.total,
-              "bytes": store.bytes, "truncated_rows": 0, "truncated_tokens": 0,
-              "skipped_rows": 0}  # fmt: skip
+    windows, store, counts = text_windows(
+        source, data, tokenizer, model, lambda text: material.store(text, tokenizer), material.cache
+    )
     return Split(windows, store=store, counts=counts)
 
 
@@ -287,7 +328,7 @@ def _check_metric(prepared: Prepared) -> None:
     if stop is None or stop.metric is None:
         return
     legal = METRICS[prepared.objectives[prepared.main].measure]
-    if prepared.node.kind == "rows":  # rows do not say how many bytes of them were scored
+    if not prepared.node.stage.predicts_all:  # rows do not say how many bytes of them were scored
         legal = legal - {"bits_per_byte"}
     if stop.metric not in legal:
         raise UserError(

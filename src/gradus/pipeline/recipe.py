@@ -18,7 +18,7 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.families import preset
-from gradus.objectives import Measure, ObjectiveConfig
+from gradus.objectives import Measure, ObjectiveConfig, answers_rows
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.pipeline.published import StagePreset, published
@@ -197,7 +197,8 @@ class Stage(Config):
 
     def _task_fits(self) -> None:
         """Raises for an objective that these rows cannot serve, and for two that read the same label."""
-        tasks = [one.kind for one in self.objectives if one.measure != "tokens"]
+        tasks = [one.kind for one in self.objectives if answers_rows(one)]
+        self._windows_fit()
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -217,12 +218,26 @@ class Stage(Config):
             if getattr(self.data, key) is not None and "classification" not in tasks:
                 raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")
 
+    def _windows_fit(self) -> None:
+        """Raises for an objective that reads the label of windows which this stage has not."""
+        here = self.data.windows if isinstance(self.data, TextData) else None
+        for one in self.objectives:
+            wanted = getattr(one, "windows", None)
+            if wanted is None or wanted == here:
+                continue
+            if here is None:
+                hint = f"`data: {{kind: text, windows: {wanted}}}`"
+                raise wrong("objectives", f"{one.kind} reads the label of windows of text", None, hint)
+            hint = f"write `windows: {wanted}`"
+            raise wrong("data.windows", f"{one.kind} reads the label of another kind", here, hint)
+
     def _probes_fit(self) -> None:
         """Raises for a name that is none, and where nothing predicts text."""
         for name in self.zero_shot:
             if not STAGE_NAME.fullmatch(name):
                 raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
-        if self.zero_shot and all(one.measure != "tokens" for one in self.objectives):
+        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.objectives)
+        if self.zero_shot and not speaks:
             problem, hint = (
                 "a stage that does not learn to predict text cannot be asked",
                 "add {kind: causal_lm}",
@@ -236,15 +251,23 @@ class Stage(Config):
 
     @property
     def measure(self) -> Measure:
-        """What it is judged by: the labels of its rows where an objective reads them, else its tokens."""
-        return next((one.measure for one in self.objectives if one.measure != "tokens"), "tokens")
+        """What it is judged by: the labels of its rows where an objective reads them, else its tokens, else
+        the labels of its windows."""
+        rows = [one.measure for one in self.objectives if answers_rows(one)]
+        tokens = any(one.measure == "tokens" for one in self.objectives)
+        return rows[0] if rows else "tokens" if tokens else "classes"
+
+    @property
+    def predicts_all(self) -> bool:
+        """Whether every token of a running text is predicted, so that bits per byte mean something."""
+        return isinstance(self.data, TextData) and any(one.kind == "causal_lm" for one in self.objectives)
 
     @property
     def metric(self) -> str:
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
-        return MAIN_METRIC[self.measure] if isinstance(self.data, RowsData) else "bits_per_byte"
+        return "bits_per_byte" if self.predicts_all else MAIN_METRIC[self.measure]
 
 
 class Seeds(Config):

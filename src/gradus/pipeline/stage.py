@@ -255,7 +255,7 @@ class StageRun:
             _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
         names = prepared.labels.names if prepared.labels else ()
         main = prepared.objectives[prepared.main]
-        metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
+        metrics = summarise_all(prepared.objectives, scores, main, names, prepared.scored_bytes(split))
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 
@@ -338,10 +338,11 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
     labels = list(prepared.labels.names) if prepared.labels else []
     return {
-        objective.head_name: {"objective": objective.name, "labels": labels, "bias": config.bias}
+        objective.head_name: {"objective": objective.name, "labels": list(objective.labels) or labels,
+                              "bias": config.bias}
         for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)
         if objective.head_name and isinstance(config, HeadConfig)
-    }
+    }  # fmt: skip
 
 
 def _train_line(report: Report, source: Any) -> dict[str, Any]:
