@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gradus.data.sentences import split_sentences
+from gradus.data.sentences import SentenceSource, split_sentences
+from gradus.data.text import Document, TextSource
 
 CASES = {
     "titles and initials": [
@@ -52,6 +53,17 @@ def test_line_ends() -> None:
         "第一回 宴桃园", "话说天下大势，分久必合。", "周末七国分争"]  # fmt: skip
     assert split_sentences("the film was lovely .\na sailor sees it .\n") == [
         "the film was lovely .", "a sailor sees it ."]  # fmt: skip
+
+
+def test_sentences_can_be_joined_again() -> None:
+    texts = ["He left. “No!” Then\nI left.", "他走了。我没走。OK. 好。"]
+    documents = [Document(text, "f", 1) for text in texts]
+    source = SentenceSource(TextSource([], lambda: "digest", lambda: iter(documents)), lines=False)
+    assert [one.text for one in source.documents()] == [
+        "He left.", " “No!”", " Then I left.", "他走了。", "我没走。", "OK.", "好。"]  # fmt: skip
+    assert source.counts().tolist() == [3, 4]
+    lines = SentenceSource(TextSource([], lambda: "digest", lambda: iter(documents)), lines=True)
+    assert lines.counts().tolist() == [2, 1] and lines.digest != source.digest
 
 
 def test_nothing_is_lost_and_nothing_blank_is_found() -> None:

@@ -110,6 +110,16 @@ def _only_looks(before: str, following: str) -> bool:
     return name.lower() in ABBREVIATIONS
 
 
+def _spaced(sentences: list[str]) -> Iterator[str]:
+    """Sentences that can be joined again: a space before one stands between it and the one before, which
+    Chinese does without."""
+    before = ""
+    for sentence in sentences:
+        apart = before and not _WIDE.match(before[-1]) and not _WIDE.match(sentence)
+        yield " " + sentence if apart else sentence
+        before = sentence
+
+
 class SentenceSource:
     """The sentences of a text as its documents, and how many each document has.
 
@@ -125,9 +135,9 @@ class SentenceSource:
         return digest_json(["sentences", RULES, self.lines, self.source.digest])
 
     def documents(self) -> Iterator[Document]:
-        """One document a sentence."""
+        """One document a sentence, with the space before it where English has one."""
         for document in self.source.documents():
-            for sentence in self._sentences(document):
+            for sentence in _spaced(self._sentences(document)):
                 yield Document(sentence, document.file, document.line)
 
     def counts(self) -> np.ndarray:
