@@ -87,8 +87,10 @@ class MaskedLM(Objective):
         index, group = self._chosen(example, tokens, random)
         hidden = tokens.copy()
         hidden[index] = self._shown(tokens[index], group, random, self.vocabulary)
-        borders = np.cumsum([len(sequence) for sequence in example.sequences])[:-1]
-        return replace(example, sequences=tuple(np.split(hidden, borders)), chosen=(index, tokens[index]))
+        parts = (hidden,)
+        if len(example.sequences) > 1:
+            parts = tuple(np.split(hidden, np.cumsum([len(one) for one in example.sequences])[:-1]))
+        return replace(example, sequences=parts, chosen=(index, tokens[index]))
 
     def _chosen(
         self, example: Example, tokens: np.ndarray, random: np.random.Generator
@@ -98,7 +100,7 @@ class MaskedLM(Objective):
         candidates = np.flatnonzero(~self.vocabulary.plays_role[tokens])
         wanted = max(1, round(self.config.share * len(candidates))) if len(candidates) else 0
         if self.config.unit == "token":
-            index = np.sort(random.choice(candidates, wanted, replace=False))
+            index = np.sort(candidates[random.permutation(len(candidates))[:wanted]])
             return index, np.arange(wanted)
         words = self._words(example, tokens, candidates)
         if self.config.unit == "word":

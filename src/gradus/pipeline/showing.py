@@ -1,6 +1,6 @@
-"""One example of a stage as its objectives see it, for people: `python -m gradus.pipeline.showing RECIPE [STAGE]`.
+"""One example of a stage as its objectives see it, for people.
 
-The worked examples of the documentation are printed by this.
+`python -m gradus.pipeline.showing RECIPE [STAGE]` prints the worked examples of the documentation.
 """
 
 from __future__ import annotations

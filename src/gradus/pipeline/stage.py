@@ -250,7 +250,7 @@ class StageRun:
         began = time.perf_counter()
         prepared = self.prepared
         part = prepared.splits[split]
-        scores = score(learner, part.source, self.world, self.budget, self.node.seed)
+        scores = score(learner, part.source, self.world, self.budget)
         for found in scores:
             _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
         names = prepared.labels.names if prepared.labels else ()
