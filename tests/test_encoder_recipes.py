@@ -62,7 +62,7 @@ def test_both_losses_fall_and_are_told(journey: Path) -> None:
     record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
     dev = record["results"]["dev"]
     assert set(dev) == {"loss", "perplexity", "next_sentence.loss", "next_sentence.accuracy"}
-    assert set(record["floors"]["dev"]["unigram"]) == {"loss", "perplexity"}
+    assert record["floors"] == {}
     assert record["data"]["train"]["sentences"] == 40 * 25
 
 
@@ -93,7 +93,7 @@ def test_evaluation_repeats_what_training_said(journey: Path) -> None:
         again = evaluate_file(load(stage(journey, name) / "model"), "builtin:tiny", "dev")
         assert found == again and "bits_per_byte" not in found
         for metric, value in told.items():
-            assert found[metric] == pytest.approx(value, rel=1e-4), metric
+            assert found[metric] == pytest.approx(value, rel=2e-2), metric  # bf16 there, fp32 here
 
 
 def test_a_language_model_folder_of_an_encoder_has_states_of_the_vocabulary(journey: Path) -> None:

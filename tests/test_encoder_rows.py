@@ -18,7 +18,7 @@ from gradus.data.formats import MultipleChoice, Pair, Similarity, Single
 from gradus.data.frame import Frame
 from gradus.data.readers import Row
 from gradus.data.sources import FramedWindows
-from gradus.tokenizers import BEGINS, ENDS, BytePairTokenizer, CharacterTokenizer, Tokenizer, word_edges
+from gradus.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 
 CLS, SEP, END = 1, 2, 3
 PAIR = Pair(first="first", second="second")
@@ -122,17 +122,25 @@ def test_windows_of_an_encoder_hold_every_token_once(across: Any) -> None:
         FramedWindows(Memory(tokens, borders), 2, (CLS, END))
 
 
+BEGINS, ENDS = 1, 2
+
+
+def flags(tokenizer: Tokenizer) -> np.ndarray:
+    edges = tokenizer.word_edges
+    return BEGINS * edges.begins + ENDS * edges.ends
+
+
 def words(tokenizer: Tokenizer, text: str) -> list[str]:
     """The text cut where words have borders."""
-    edges = word_edges(tokenizer)
+    edges = tokenizer.word_edges
     (ids,) = tokenizer.encode([text])
     found: list[list[int]] = []
     ended = True
     for token in ids.tolist():
-        if ended or edges[token] & BEGINS:
+        if ended or edges.begins[token]:
             found.append([])
         found[-1].append(token)
-        ended = bool(edges[token] & ENDS)
+        ended = bool(edges.ends[token])
     return [tokenizer.decode(word).strip() for word in found]
 
 
@@ -162,7 +170,7 @@ def test_words_of_pieces() -> None:
     tokenizer = Tokenizer(inner, {"unknown": "[UNK]", "start": "[CLS]"})
     cut = words(Tokenizer(inner, tokenizer.roles), "unaffable! un")
     assert cut == ["unaffable", "!", "un"]
-    assert word_edges(tokenizer)[[0, 1]].tolist() == [BEGINS | ENDS] * 2
+    assert flags(tokenizer)[[0, 1]].tolist() == [BEGINS | ENDS] * 2
 
 
 def test_words_of_a_unigram_vocabulary_and_of_gpt_1() -> None:
@@ -170,8 +178,8 @@ def test_words_of_a_unigram_vocabulary_and_of_gpt_1() -> None:
     pieces = [(text, -float(place)) for place, text in enumerate(texts)]
     inner = tokenizers.Tokenizer(models.Unigram(pieces, 0))
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    edges = word_edges(Tokenizer(inner, {"unknown": "<unk>"}))
+    edges = flags(Tokenizer(inner, {"unknown": "<unk>"}))
     assert edges[1:].tolist() == [BEGINS, 0, BEGINS, 3, 3, 3, 3]
     vocabulary = {"<unk>": 0, "play": 1, "ing</w>": 2, "the</w>": 3}
     inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], end_of_word_suffix="</w>", unk_token="<unk>"))
-    assert word_edges(Tokenizer(inner, {"unknown": "<unk>"})).tolist() == [3, 0, ENDS, ENDS]
+    assert flags(Tokenizer(inner, {"unknown": "<unk>"})).tolist() == [3, 0, ENDS, ENDS]

@@ -7,7 +7,7 @@ Shapes: V vocabulary, T tokens.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,10 @@ from test_laws import farthest, gradients
 from gradus.core.errors import UserError
 from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
+from gradus.core.sentences import SentenceEnds
+from gradus.core.words import WordEdges
 from gradus.nn.transformer import Transformer
-from gradus.objectives import MaskedLMConfig, NextSentenceConfig, Task, Vocabulary
+from gradus.objectives import MaskedLMConfig, NextSentenceConfig, Task
 from gradus.objectives.masked_lm import MaskedLM
 from gradus.training.learner import Learner
 
@@ -28,7 +30,28 @@ V, ROLES = toy.VOCABULARY, {"start": 0, "delimiter": 1, "end": 2, "mask": 3}
 SPECIAL = np.array(sorted(ROLES.values()))
 BEGINS = np.arange(V) % 3 == 0
 """Every third token begins a word; none says where one ends."""
-KNOWN = Vocabulary(ROLES, BEGINS, np.zeros(V, dtype=bool))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What an objective asks of a tokenizer."""
+
+    ids: dict[str, int]
+    word_edges: WordEdges
+    size: int = V
+    sentence_ends: SentenceEnds = SentenceEnds()
+
+    @property
+    def roles(self) -> dict[str, str]:
+        return {name: f"<{name}>" for name in self.ids}
+
+    def role(self, name: str) -> int:
+        if name not in self.ids:
+            raise UserError(f"the tokenizer has no token for the role {name!r}")
+        return self.ids[name]
+
+
+KNOWN = Tokens(ROLES, WordEdges(BEGINS, np.zeros(V, dtype=bool)))
 SHAPE = {
     "arrangement": "encoder",
     "segments": 2,
@@ -145,10 +168,10 @@ def test_spans_are_runs_of_words_with_geometric_lengths() -> None:
         first_places = {word[0] for word in words}
         for run in np.split(index, np.flatnonzero(np.diff(index) > 1) + 1):
             assert run[0] in first_places
-        shown = how._shown(tokens[index], group, random, KNOWN)
+        shown = how._shown(tokens[index], group, random)
         for span in set(group.tolist()):
             assert len(set((shown == ROLES["mask"])[group == span].tolist())) == 1
-    alone = replace(KNOWN, begins=np.ones(V, dtype=bool))
+    alone = replace(KNOWN, word_edges=WordEdges(np.ones(V, dtype=bool), np.ones(V, dtype=bool)))
     task = Task(toy.model(**SHAPE), "toy", vocabulary=alone)
     single = MaskedLMConfig(unit="span", share=0.0001).build(task)
     assert len(corrupted(text(200), single).chosen[0]) == 1
@@ -258,6 +281,6 @@ def test_a_batch_is_learnt_by_heart() -> None:
 
 
 def test_a_vocabulary_without_a_mask_is_told() -> None:
-    task = Task(toy.model(**SHAPE), "toy", vocabulary=replace(KNOWN, roles={"start": 0}))
+    task = Task(toy.model(**SHAPE), "toy", vocabulary=replace(KNOWN, ids={"start": 0}))
     with pytest.raises(UserError, match="no token for the role 'mask'"):
         corrupted(text(20), MaskedLMConfig().build(task))

@@ -14,8 +14,9 @@ from sklearn.metrics import matthews_corrcoef
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
+from gradus.data.templates import filled, names_in
 from gradus.distributed.world import World
-from gradus.evaluation.prompts import SEPARATOR, Asked, Asker, filled, names_in
+from gradus.evaluation.prompts import SEPARATOR, Asked, Asker
 from gradus.evaluation.shots import shots_said
 from gradus.evaluation.statistics import matthews, matthews_interval, wilson_interval
 from gradus.evaluation.zero_shot import answer_nats, best_threshold, line, verdict

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradus.core.errors import UserError
 from gradus.core.example import Example
-from gradus.data.formats import MultipleChoice, Pair, Part, Sequence, Similarity, Single
+from gradus.data.formats import Format, MultipleChoice, Part, Sequence
 from gradus.data.frame import Frame
 from gradus.data.labels import Choices, LabelledRow, Labels, Numbers
 
@@ -35,7 +35,7 @@ class RowEncoder:
     `frame` are the special tokens around its texts: those of a decoder unless given.
     """
 
-    format: Single | Pair | Similarity | MultipleChoice
+    format: Format
     tokenizer: Encoder
     context: int
     answers: Answers | None

@@ -7,16 +7,18 @@ short; `encoding.py` makes tokens of it. A new kind of row is one class here and
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from gradus.core.config import Config, wrong
 from gradus.core.errors import UserError, nearest
 from gradus.data.labels import LabelledRow, field_text, integer, label_text
 from gradus.data.nested import as_text
-from gradus.data.reader_options import first_double
+from gradus.data.reader_options import Text, first_double
+from gradus.data.templates import filled, names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class _Rows(Config):
     def shown(self, row: LabelledRow) -> str:
         """The row's texts for a person to read, each once."""
         return "\n".join(dict.fromkeys(part.text for one in self.sequences(row) for part in one))
+
+    def corpus(self, row: LabelledRow) -> list[str]:
+        """The texts from which a tokenizer learns."""
+        return [row.fields[name] for name in self.fields if name in row.fields]
 
 
 class Single(_Rows):
@@ -244,4 +250,93 @@ def _legal(count: int, label_is: str) -> str:
     return f"{first} to {last}"
 
 
-Format = Annotated[Single | Pair | Similarity | MultipleChoice, Field(discriminator="kind")]
+class _Columns(Mapping[str, str]):
+    """A row's columns. Raises UserError, and not KeyError, for one that is not there."""
+
+    def __init__(self, row: LabelledRow):
+        self.row = row
+
+    def __getitem__(self, name: str) -> str:
+        return field_text(self.row, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.row.fields)
+
+    def __len__(self) -> int:
+        return len(self.row.fields)
+
+
+def _names_a_column(template: str) -> str:
+    if not names_in(template):
+        raise wrong("", "this names no column, so all rows would be alike", template, "such as {text}")
+    return template
+
+
+Template = Annotated[str, StringConstraints(min_length=1), AfterValidator(_names_a_column)]
+Word = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class TextToText(_Rows):
+    """A text to read and a text to say (Raffel et al. 2020, section 2.4). In an encoder-decoder one is the
+    source, the other the target; a decoder reads start source delimiter target end."""
+
+    kind: Literal["text_to_text"] = "text_to_text"
+    source: Template
+    """What is read; a column's name in braces is its text: "summarize: {article}"."""
+    target: Template | None = None
+    """What is said, in the same way: "{summary}"."""
+    label: str | None = None
+    """In place of `target`: the column with the class."""
+    answers: Annotated[dict[Text, Word], Field(min_length=2)] | None = None
+    """Class -> the word that says it."""
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        if (self.label is None) != (self.answers is None):
+            key, other = ("answers", "label") if self.label is None else ("label", "answers")
+            raise wrong(key, f"`{key}` goes with `{other}`", None, "label: COLUMN, answers: {class: word}")
+        if (self.target is None) == (self.label is None):
+            hint = "`target`, or `label` and `answers`"
+            raise wrong("target", "a row has one text to say", self.target, hint)
+        twice = first_double(list((self.answers or {}).values()))
+        if twice is not None:
+            raise wrong("answers", "two classes have the same word", twice, "each needs its own")
+        return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(names_in(self.source))
+
+    @property
+    def target_fields(self) -> tuple[str, ...]:
+        """The columns of `target`."""
+        return tuple(names_in(self.target)) if self.target is not None else ()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("start", "delimiter", "end")
+
+    def sequences(self, row: LabelledRow) -> list[Sequence]:
+        return [(Part(filled(self.source, _Columns(row)), ", ".join(self.fields)),)]
+
+    def said(self, row: LabelledRow) -> str:
+        """The text to say. Raises UserError for a column that is not there, and a class without a word."""
+        if self.target is not None:
+            return filled(self.target, _Columns(row))
+        assert self.answers is not None
+        return list(self.answers.values())[self.right(row)]
+
+    def right(self, row: LabelledRow) -> int:
+        """The place of the row's class in `answers`. Raises UserError where it is not there."""
+        assert self.label is not None and self.answers is not None
+        text = label_text(row, self.label)
+        if text not in self.answers:
+            raise UserError("`answers` has no word for this class", file=row.file, line=row.line,
+                            field=self.label, text=text, hint=nearest(text, self.answers))  # fmt: skip
+        return list(self.answers).index(text)
+
+    def corpus(self, row: LabelledRow) -> list[str]:
+        return [self.sequences(row)[0][0].text, self.said(row)]
+
+
+Format = Annotated[Single | Pair | Similarity | MultipleChoice | TextToText, Field(discriminator="kind")]

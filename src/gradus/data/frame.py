@@ -33,7 +33,7 @@ class Frame:
     @classmethod
     def of(cls, model: ModelConfig) -> Frame:
         """What models of this arrangement and family read."""
-        if model.arrangement == "decoder":
+        if model.arrangement != "encoder":
             return cls()
         between = ("delimiter",) * (2 if model.family in TWO_DELIMITERS else 1)
         return cls(between, "end", model.segments >= 2)

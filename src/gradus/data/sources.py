@@ -77,6 +77,12 @@ class Windows:
     def longest(self) -> int:
         return min(self.context, int((self._stops - self._starts).max()) - 1)
 
+    def shorter_than(self, least: int) -> int:
+        """How many windows have fewer tokens than `least`: only the last of a part may."""
+        tokens = np.maximum(self._stops - self._starts - 1, 0)
+        last = np.where(tokens % self.context, tokens % self.context, np.minimum(tokens, self.context))
+        return int(((last > 0) & (last < least)).sum())
+
     def example(self, index: int, epoch: int = 0) -> Example:
         part = int(np.searchsorted(self._first, index, side="right")) - 1
         start = int(self._starts[part]) + (index - int(self._first[part])) * self.context

@@ -82,7 +82,7 @@ def summarise(
     """The metrics of one objective; `names` are the classes, `size` the UTF-8 bytes of the text scored."""
     if objective.measure == "tokens":
         metrics = language_metrics(float(scores.values.sum()), int(scores.counts.sum()), size or 1)
-        if size is None:
+        if size is None or not objective.every_token:
             del metrics["bits_per_byte"]
         return metrics
     if objective.measure == "number":

@@ -15,6 +15,7 @@ from gradus.core.errors import UserError, nearest
 
 LARGER_IS_BETTER: dict[str, bool] = {
     "accuracy": True,
+    "exact_match": True,
     "macro_f1": True,
     "matthews": True,
     "pearson": True,

@@ -10,8 +10,7 @@ rows), stands before the text, and the first token is predicted from it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,24 +21,6 @@ from gradus.data.encoding import Encoder
 
 SEPARATOR = "\n\n"
 """Between the rows of a few-shot prompt: "1 or 2 newlines" in Brown et al. 2020, section 2.4."""
-_NAME = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-
-
-def names_in(prompt: str) -> list[str]:
-    """The names in braces, each once; `{{` and `}}` are braces. Raises ValueError for one without a
-    partner."""
-    names = []
-    for found in _NAME.finditer(prompt):
-        if found[0] in ("{", "}") or (found[1] is not None and not found[1].strip()):
-            raise ValueError("a column's name in braces is wanted; a brace itself is written twice")
-        if found[1] is not None:
-            names.append(found[1])
-    return list(dict.fromkeys(names))
-
-
-def filled(prompt: str, values: Mapping[str, str]) -> str:
-    """`prompt` with the values of the names in braces. Raises KeyError for a name without one."""
-    return _NAME.sub(lambda found: found[0][0] if found[1] is None else values[found[1]], prompt)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from gradus.data.feed import cut
 from gradus.data.formats import Format, MultipleChoice
 from gradus.data.reader_options import Text
 from gradus.data.rows import RowsData
+from gradus.data.templates import names_in
 from gradus.distributed.world import World
-from gradus.evaluation.prompts import Asked, names_in
+from gradus.evaluation.prompts import Asked
 from gradus.evaluation.shots import shots_said
 from gradus.evaluation.statistics import matthews, matthews_interval, wilson_interval
 from gradus.nn.transformer import Transformer

@@ -52,9 +52,10 @@ def linear_cross_entropy(
     weight_of: Tensor,
     bias: Tensor | None = None,
     chunk: int | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """The sum of weight_of [M] times the cross-entropy of states [M, D] @ weight.T [D, V] + bias [V] against
-    value [M].
+    value [M], of which `smoothing` is spread evenly over all V (Szegedy et al. 2016, section 7).
 
     Logits are never all there: `chunk` rows at a time (from M and V unless given) become logits, loss and
     gradients in one go, so backward only scales. Products run in the precision of the states, log-sum-exp,
@@ -64,14 +65,14 @@ def linear_cross_entropy(
     cells = CHUNK_CELLS.get(states.device.type, ELSEWHERE)
     rows = chunk or max(64, cells // len(weight) // 64 * 64)
     result: Tensor = _LinearCrossEntropy.apply(
-        states, weight, bias, value, weight_of, rows, torch.is_grad_enabled()
+        states, weight, bias, value, weight_of, rows, smoothing, torch.is_grad_enabled()
     )
     return result
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, states, weight, bias, value, weight_of, rows, learns):
+    def forward(ctx, states, weight, bias, value, weight_of, rows, smoothing, learns):
         precision = torch.promote_types(states.dtype, torch.float32)
         narrow, targets = weight.to(states.dtype), len(states)
         # Targets of weight 0 fill up to a matrix shape that the kernels have met before.
@@ -92,7 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = torch.mm(states[part], narrow.t())
             if bias is not None:
                 logits.add_(bias)
-            losses[part] = _softmax_inplace(logits, value[part], factor[part], needed)
+            losses[part] = _softmax_inplace(logits, value[part], factor[part], needed, smoothing)
             if to_states is not None:
                 torch.mm(logits, narrow, out=to_states[part])
             if to_weight is not None:
@@ -114,11 +115,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             to_weight = (to_weight * gradient).to(ctx.precision)
         if to_bias is not None:
             to_bias = (to_bias * gradient).to(ctx.precision)
-        return to_states, to_weight, to_bias, None, None, None, None
+        return to_states, to_weight, to_bias, None, None, None, None, None
 
 
-def _softmax_inplace(logits: Tensor, value: Tensor, factor: Tensor, needed: bool) -> Tensor:
-    """Cross-entropies [M] of logits [M, V]; where `needed`, logits become factor x (softmax - one-hot)."""
+def _softmax_inplace(logits: Tensor, value: Tensor, factor: Tensor, needed: bool, smoothing: float) -> Tensor:
+    """Cross-entropies [M] of logits [M, V]; where `needed`, logits become factor x (softmax - what is
+    wanted), which is (1 - smoothing) x one-hot + smoothing / V."""
     losses = torch.empty_like(factor)
     rows = max(1, BLOCK_CELLS.get(logits.device.type, logits.numel()) // logits.shape[1])
     for start in range(0, len(logits), rows):
@@ -128,10 +130,14 @@ def _softmax_inplace(logits: Tensor, value: Tensor, factor: Tensor, needed: bool
         top = wide.amax(1, keepdim=True)
         target = value[part].unsqueeze(1)
         wanted = wide.gather(1, target)
+        if smoothing:
+            wanted = (1 - smoothing) * wanted + smoothing * wide.mean(1, keepdim=True)
         total = wide.sub_(top).exp_().sum(1, keepdim=True)
         losses[part] = (total.log() + top - wanted).squeeze(1)
         if needed:
             scale = factor[part].unsqueeze(1)
-            wide.mul_(scale / total).scatter_add_(1, target, -scale)
+            wide.mul_(scale / total).scatter_add_(1, target, (smoothing - 1) * scale)
+            if smoothing:
+                wide.sub_(scale * (smoothing / wide.shape[1]))
             block.copy_(wide)
     return losses

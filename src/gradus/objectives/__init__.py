@@ -1,20 +1,38 @@
 """Floor 2: what is learnt. One file an objective; `ObjectiveConfig` is the list of those a recipe may
 name."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, get_args
 
 from pydantic import Field
 
-from gradus.objectives.base import HeadConfig, Measure, Objective, Task, Vocabulary, answers_rows
+from gradus.core.model import Arrangement, ModelConfig
+from gradus.objectives.base import (
+    HeadConfig,
+    Measure,
+    Objective,
+    ObjectiveSettings,
+    Task,
+    Vocabulary,
+    reads_row_label,
+)
 from gradus.objectives.causal_lm import CausalLMConfig
 from gradus.objectives.classification import ClassificationConfig
+from gradus.objectives.denoising import DenoisingConfig
 from gradus.objectives.masked_lm import MaskedLMConfig
 from gradus.objectives.multiple_choice import MultipleChoiceConfig
+from gradus.objectives.prefix_lm import PrefixLMConfig
 from gradus.objectives.regression import RegressionConfig
 from gradus.objectives.sentence_pairs import NextSentenceConfig, SentenceOrderConfig
+from gradus.objectives.seq2seq import Seq2SeqConfig
+from gradus.objectives.span_corruption import SpanCorruptionConfig
 
 ObjectiveConfig = Annotated[
     CausalLMConfig
+    | PrefixLMConfig
+    | SpanCorruptionConfig
+    | DenoisingConfig
+    | Seq2SeqConfig
     | ClassificationConfig
     | RegressionConfig
     | MultipleChoiceConfig
@@ -24,9 +42,28 @@ ObjectiveConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
+
+def window_of(objectives: Sequence[ObjectiveSettings], model: ModelConfig) -> int:
+    """Tokens of a window of running text: what the one that changes it has room for, or all of them have."""
+    corrupting = [one for one in objectives if one.corrupts]
+    return min(one.window(model) for one in corrupting or objectives)
+
+
+def serving(arrangement: Arrangement, data: str) -> list[str]:
+    """The kinds of objectives that can teach a model of this arrangement from this kind of data."""
+    union, _ = get_args(ObjectiveConfig)
+    configs: tuple[type[ObjectiveSettings], ...] = get_args(union)
+    return [
+        str(config.model_fields["kind"].default)
+        for config in configs
+        if arrangement in config.serves and data in config.reads
+    ]
+
+
 __all__ = [
     "CausalLMConfig",
     "ClassificationConfig",
+    "DenoisingConfig",
     "HeadConfig",
     "MaskedLMConfig",
     "Measure",
@@ -34,9 +71,15 @@ __all__ = [
     "NextSentenceConfig",
     "Objective",
     "ObjectiveConfig",
+    "ObjectiveSettings",
+    "PrefixLMConfig",
     "RegressionConfig",
+    "Seq2SeqConfig",
     "SentenceOrderConfig",
+    "SpanCorruptionConfig",
     "Task",
     "Vocabulary",
-    "answers_rows",
+    "reads_row_label",
+    "serving",
+    "window_of",
 ]

@@ -9,8 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,9 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gradus.core.config import Config
-from gradus.core.errors import UserError
 from gradus.core.example import Example, ExampleTargets, Targets
-from gradus.core.model import ModelConfig
+from gradus.core.model import Arrangement, ModelConfig
+from gradus.core.sentences import SentenceEnds
+from gradus.core.words import WordEdges
 from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
@@ -31,37 +31,26 @@ right."""
 PairWindows = Literal["sentence_pairs", "sentence_order"]
 """Windows of two segments, which bring a label of their own."""
 
+EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
+"""All arrangements."""
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a corruption may know of the tokens, of which there are V.
 
-    `roles` are the ids of tokens with a role ("mask", "sentinel 0"); `begins` and `ends` [V] say where words
-    have their borders: between two tokens where the left one ends or the right one begins a word.
-    """
+class Vocabulary(Protocol):
+    """What an objective asks of a tokenizer."""
 
-    roles: Mapping[str, int]
-    begins: np.ndarray
-    ends: np.ndarray
+    @property
+    def size(self) -> int: ...
 
-    def role(self, name: str) -> int:
-        """The id of the token that plays the role. Raises UserError where none does."""
-        if name not in self.roles:
-            hint = f"name it under `tokenizer.roles`, such as {{{name}: [{name.upper()}]}}"
-            raise UserError(f"the tokenizer has no token for the role {name!r}", field="tokenizer", hint=hint)
-        return self.roles[name]
+    @property
+    def roles(self) -> Mapping[str, str]: ...
 
-    @cached_property
-    def plays_role(self) -> np.ndarray:
-        """Whether a token has a role [V]: those are never chosen."""
-        found = np.zeros(len(self.begins), dtype=bool)
-        found[list(self.roles.values())] = True
-        return found
+    def role(self, name: str) -> int: ...
 
-    @cached_property
-    def ordinary(self) -> np.ndarray:
-        """The ids of all tokens that have none."""
-        return np.flatnonzero(~self.plays_role)
+    @property
+    def sentence_ends(self) -> SentenceEnds: ...
+
+    @property
+    def word_edges(self) -> WordEdges: ...
 
 
 @dataclass(frozen=True)
@@ -79,14 +68,53 @@ class Task:
     special: tuple[int, ...] = ()
     """The ids of the tokens that play a role."""
     vocabulary: Vocabulary | None = None
-    """For objectives that corrupt."""
+    """The tokens; only objectives with `roles` ask."""
+
+    @property
+    def tokens(self) -> Vocabulary:
+        assert self.vocabulary is not None, "an objective with roles is built with a vocabulary"
+        return self.vocabulary
 
 
-class HeadConfig(Config):
-    """What every objective with a linear layer of its own may be told."""
+class ObjectiveSettings(Config):
+    """What every objective says of itself, and may be told."""
+
+    measure: ClassVar[Measure] = "tokens"
+    serves: ClassVar[frozenset[Arrangement]]
+    """The arrangements that it can teach."""
+    reads: ClassVar[frozenset[Literal["text", "rows"]]]
+    """The kinds of data that it can learn from."""
+    corrupts: ClassVar[bool] = False
+    """Whether it changes what the model reads: at most one objective of a stage may."""
+    every_token: ClassVar[bool] = False
+    """Whether it predicts every token of a text once, from those before it: bits per byte mean something."""
 
     weight: float = Field(1.0, ge=0)
     """Its share of the summed loss."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that tokens must play for it."""
+        return ()
+
+    def window(self, model: ModelConfig) -> int:
+        """How many tokens of running text a window may have, so that what is read and said fits the context.
+
+        Raises UserError where it cannot work in this context."""
+        return model.context
+
+    @property
+    def least(self) -> int:
+        """Tokens that a window must have for it to have something to do."""
+        return 1
+
+
+class HeadConfig(ObjectiveSettings):
+    """What every objective with a linear layer of its own may be told."""
+
+    serves: ClassVar[frozenset[Arrangement]] = EVERY
+    reads: ClassVar[frozenset[Literal["text", "rows"]]] = frozenset({"rows"})
+
     dropout: float = Field(0.1, ge=0, lt=1)
     """On the state before the linear layer (GPT-1, section 4.1)."""
     bias: bool = False
@@ -104,6 +132,8 @@ class Objective(ABC):
     """The head it reads; None where the transformer's own output embedding is enough."""
     measure: Measure
     """What its predictions are, and so which metrics they have."""
+    every_token: bool = False
+    """As `ObjectiveSettings.every_token`."""
     windows: PairWindows | None = None
     """The windows of text whose label it reads; None for what reads tokens or the label of a row."""
     labels: tuple[str, ...] = ()
@@ -143,7 +173,7 @@ class Reads(Protocol):
     def measure(self) -> Measure: ...
 
 
-def answers_rows(objective: Reads) -> bool:
+def reads_row_label(objective: Reads) -> bool:
     """Whether it reads the label of a row, and neither tokens nor the label of a window."""
     return objective.measure != "tokens" and getattr(objective, "windows", None) is None
 
@@ -175,6 +205,22 @@ def extracts(example: Example, model: ModelConfig) -> np.ndarray:
     sizes = lengths(example)
     ends = np.cumsum(sizes)
     return ends - sizes if model.arrangement == "encoder" else ends - 1
+
+
+class TokenObjective(Objective):
+    """Names tokens by the model's own output embedding: the sum of their cross-entropies."""
+
+    measure = "tokens"
+
+    def loss(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        return transformer.token_loss(select(states, targets), targets.value, targets.weight)
+
+    def predict(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        return transformer.token_nats(select(states, targets), targets.value)
 
 
 class RowObjective(Objective):

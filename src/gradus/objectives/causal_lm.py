@@ -7,18 +7,18 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor, nn
 
-from gradus.core.config import Config
-from gradus.core.example import Example, ExampleTargets, Targets
-from gradus.nn.transformer import Transformer
-from gradus.objectives.base import Measure, Objective, Task, select
+from gradus.core.example import Example, ExampleTargets
+from gradus.core.model import Arrangement
+from gradus.objectives.base import ObjectiveSettings, Task, TokenObjective
 
 
-class CausalLMConfig(Config):
+class CausalLMConfig(ObjectiveSettings):
     """`{kind: causal_lm}` for pre-training, `{kind: causal_lm, weight: 0.5}` beside a task."""
 
-    measure: ClassVar[Measure] = "tokens"
+    serves: ClassVar[frozenset[Arrangement]] = frozenset({"decoder"})
+    reads: ClassVar[frozenset[Literal["text", "rows"]]] = frozenset({"text", "rows"})
+    every_token: ClassVar[bool] = True
 
     kind: Literal["causal_lm"] = "causal_lm"
     weight: float = Field(1.0, ge=0)
@@ -34,12 +34,12 @@ class CausalLMConfig(Config):
         return CausalLM(self, task)
 
 
-class CausalLM(Objective):
+class CausalLM(TokenObjective):
     """Every token but a sequence's first is a target; in a window of running text so is the one that follows
     it."""
 
     name = "causal_lm"
-    measure = "tokens"
+    every_token = True
 
     def __init__(self, config: CausalLMConfig, task: Task):
         self.weight, self._by_row = config.weight, config.average == "row"
@@ -57,13 +57,3 @@ class CausalLM(Objective):
             parts.append((index, value, np.full(len(value), 1 / max(len(value), 1) if self._by_row else 1.0)))
             start += len(sequence)
         return ExampleTargets(*(np.concatenate(column) for column in zip(*parts)))
-
-    def loss(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        return transformer.token_loss(select(states, targets), targets.value, targets.weight)
-
-    def predict(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        return transformer.token_nats(select(states, targets), targets.value)

@@ -9,30 +9,48 @@ Shapes: T tokens of an example, C those that may be chosen, M those that are.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
-from gradus.core.config import Config, wrong
-from gradus.core.example import Example, ExampleTargets, Targets
+from gradus.core.config import wrong
+from gradus.core.example import Example, ExampleTargets
 from gradus.core.keyed import keyed_generator
 from gradus.core.model import Arrangement
-from gradus.nn.transformer import Transformer
-from gradus.objectives.base import Measure, Objective, Task, Vocabulary, select
+from gradus.core.words import WordEdges
+from gradus.objectives.base import ObjectiveSettings, Task, TokenObjective, Vocabulary
 
 
-class MaskedLMConfig(Config):
+@dataclass(frozen=True)
+class Known:
+    """What masking knows of a vocabulary: the mask, which tokens play a role [V], the ids of those that play
+    none, and where words have their borders."""
+
+    mask: int
+    plays_role: np.ndarray
+    ordinary: np.ndarray
+    edges: WordEdges
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> Known:
+        """Raises UserError where no token plays the role `mask`."""
+        plays_role = np.zeros(vocabulary.size, dtype=bool)
+        plays_role[[vocabulary.role(name) for name in vocabulary.roles]] = True
+        ordinary = np.flatnonzero(~plays_role)
+        return cls(vocabulary.role("mask"), plays_role, ordinary, vocabulary.word_edges)
+
+
+class MaskedLMConfig(ObjectiveSettings):
     """`{kind: masked_lm}`: BERT's masking, drawn anew every epoch as in RoBERTa (Liu et al. 2019, 4.1)."""
 
-    measure: ClassVar[Measure] = "tokens"
     serves: ClassVar[frozenset[Arrangement]] = frozenset({"encoder"})
+    reads: ClassVar[frozenset[Literal["text", "rows"]]] = frozenset({"text", "rows"})
+    corrupts: ClassVar[bool] = True
 
     kind: Literal["masked_lm"] = "masked_lm"
-    weight: float = Field(1.0, ge=0)
-    """Its share of the summed loss."""
     share: float = Field(0.15, gt=0, le=1)
     """Of the tokens that play no role so many are chosen: that share, rounded, and at least one."""
     masked: float = Field(0.8, ge=0, le=1)
@@ -59,35 +77,37 @@ class MaskedLMConfig(Config):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles that the tokenizer must have for it."""
         return ("mask",)
 
     def build(self, task: Task) -> MaskedLM:
         return MaskedLM(self, task)
 
 
-class MaskedLM(Objective):
+class MaskedLM(TokenObjective):
     """Each chosen position is a target: the token that stood there."""
 
     name = "masked_lm"
-    measure = "tokens"
 
     def __init__(self, config: MaskedLMConfig, task: Task):
-        self.weight, self.config, self.vocabulary = config.weight, config, task.vocabulary
+        self.weight, self.config, self._task = config.weight, config, task
         lengths = np.arange(1, config.longest + 1)
         odds = config.stops * (1 - config.stops) ** (lengths - 1)
         self.length_odds = odds / odds.sum()
         """The chance of each span length from 1 on: geometric, cut off at the longest."""
 
+    @cached_property
+    def known(self) -> Known:
+        """Made when first asked for: a model in use may have no tokenizer beside it."""
+        return Known.of(self._task.tokens)
+
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
-        assert self.vocabulary is not None, "masking needs to know the vocabulary"
         if self.config.draw == "static":
             random = keyed_generator(self.name, "static", example.row)
         tokens = np.concatenate(example.sequences)
         index, group = self._chosen(example, tokens, random)
         hidden = tokens.copy()
-        hidden[index] = self._shown(tokens[index], group, random, self.vocabulary)
-        parts = (hidden,)
+        hidden[index] = self._shown(tokens[index], group, random)
+        parts: tuple[np.ndarray, ...] = (hidden,)
         if len(example.sequences) > 1:
             parts = tuple(np.split(hidden, np.cumsum([len(one) for one in example.sequences])[:-1]))
         return replace(example, sequences=parts, chosen=(index, tokens[index]))
@@ -96,8 +116,7 @@ class MaskedLM(Objective):
         self, example: Example, tokens: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """(positions [M] ascending, which share a fate [M])."""
-        assert self.vocabulary is not None
-        candidates = np.flatnonzero(~self.vocabulary.plays_role[tokens])
+        candidates = np.flatnonzero(~self.known.plays_role[tokens])
         wanted = max(1, round(self.config.share * len(candidates))) if len(candidates) else 0
         if self.config.unit == "token":
             index = np.sort(candidates[random.permutation(len(candidates))[:wanted]])
@@ -111,11 +130,10 @@ class MaskedLM(Objective):
     def _words(self, example: Example, tokens: np.ndarray, candidates: np.ndarray) -> list[np.ndarray]:
         """The positions of each word, in order. No word goes on over a token that plays a role or from one
         sequence to the next."""
-        assert self.vocabulary is not None
         if not len(candidates):
             return []
-        known, read = self.vocabulary, tokens[candidates]
-        border = known.begins[read[1:]] | known.ends[read[:-1]]
+        edges, read = self.known.edges, tokens[candidates]
+        border = edges.begins[read[1:]] | edges.ends[read[:-1]]
         starts = np.zeros(len(tokens), dtype=bool)
         starts[np.cumsum([len(sequence) for sequence in example.sequences])[:-1]] = True
         border |= (np.diff(candidates) > 1) | starts[candidates[1:]]
@@ -138,30 +156,18 @@ class MaskedLM(Objective):
         index = np.array(sorted(group_of), dtype=np.int64)
         return index, np.array([group_of[place] for place in index.tolist()], dtype=np.int64)
 
-    def _shown(
-        self, truth: np.ndarray, group: np.ndarray, random: np.random.Generator, known: Vocabulary
-    ) -> np.ndarray:
+    def _shown(self, truth: np.ndarray, group: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """What the model sees at the chosen positions [M]; what shares a group shares its kind."""
-        config = self.config
+        config, known = self.config, self.known
         drawn = random.random(int(group.max(initial=-1)) + 1)[group]
         some = known.ordinary[random.integers(len(known.ordinary), size=len(truth))]
         other = np.where(drawn < config.masked + config.random, some, truth)
-        return np.where(drawn < config.masked, known.role("mask"), other)
+        return np.where(drawn < config.masked, known.mask, other)
 
     def targets(self, example: Example) -> ExampleTargets:
         nothing = np.zeros(0, np.int64)
         index, value = example.chosen or (nothing, nothing)
         return ExampleTargets(index, value.astype(np.int64), np.ones(len(index)))
-
-    def loss(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        return transformer.token_loss(select(states, targets), targets.value, targets.weight)
-
-    def predict(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        return transformer.token_nats(select(states, targets), targets.value)
 
 
 def _whole_words(words: list[np.ndarray], wanted: int, random: np.random.Generator) -> np.ndarray:

@@ -23,6 +23,7 @@ from gradus.objectives.base import HeadConfig, Measure, PairWindows, RowObjectiv
 class _PairConfig(HeadConfig):
     measure: ClassVar[Measure] = "classes"
     serves: ClassVar[frozenset[Arrangement]] = frozenset({"encoder"})
+    reads: ClassVar[frozenset[Literal["text", "rows"]]] = frozenset({"text"})
 
     dropout: float = Field(0.0, ge=0, lt=1)
     """On the state before the linear layer: none, as in BERT's release."""

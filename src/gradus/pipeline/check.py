@@ -120,6 +120,11 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: {split}: {rows} ({share:.1%}) longer than the context of {prepared.model.context} "
                 f"tokens: {lost} cut"
             )
+        if short := counts.get("short_rows"):
+            notes.append(
+                f"{name}: {split}: {counted(short, 'window')} too short for the objective: nothing is taken "
+                "out of them"
+            )
         if counts["skipped_rows"]:
             notes.append(f"{name}: {split}: {counted(counts['skipped_rows'], 'bad row')} skipped")
         if counts.get("documents_of_one_sentence"):
@@ -143,7 +148,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     obstacle = None
     for config in prepared.node.stage.objectives:
         if config.measure != "tokens":
-            obstacle = family.obstacle(config.measure, getattr(config, "bias", True))
+            obstacle = family.TABLE.obstacle(config.measure, getattr(config, "bias", True))
     return family.expressible(prepared.model, heads) or obstacle
 
 

@@ -9,7 +9,7 @@ import torch
 
 from gradus.core.model import ModelConfig
 from gradus.nn.transformer import count_parameters
-from gradus.objectives import CausalLMConfig, MaskedLMConfig, ObjectiveConfig
+from gradus.objectives import MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.prepare import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
@@ -80,9 +80,9 @@ class Estimate:
 
 def _scored(objective: ObjectiveConfig) -> float:
     """The share of positions that an objective sends to the vocabulary."""
-    if isinstance(objective, CausalLMConfig):
-        return 1.0
-    return objective.share if isinstance(objective, MaskedLMConfig) else 0.0
+    if isinstance(objective, MaskedLMConfig):
+        return objective.share
+    return 1.0 if objective.measure == "tokens" else 0.0
 
 
 def matrix_rate(device: torch.device, precision: str) -> float:

@@ -23,6 +23,7 @@ from gradus.data.text import TextData, text_splits
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score, summarise_all
 from gradus.evaluation.metrics import language_metrics
+from gradus.pipeline.answers import answer_metrics
 from gradus.pipeline.opening import told_as_options
 from gradus.pipeline.windows import text_windows
 
@@ -89,7 +90,10 @@ def _evaluate_rows(
     cuts = [example.truncated for example in examples if example.truncated]
     source = Rows(examples, [f"{row.file}:{row.line}" for row in rows])
     counts = {"rows": len(rows), "truncated_rows": len(cuts), "truncated_tokens": sum(cuts)}
-    return {**_metrics(model, source, None), **counts}
+    metrics = _metrics(model, source, None)
+    world = World(device=model.opened.device)
+    metrics |= answer_metrics(encoder, rows, model.opened.learner, world, model.opened.budget)
+    return {**metrics, **counts}
 
 
 def _require_label(rows: Sequence[Row], label: str | None) -> None:
@@ -114,15 +118,10 @@ def _evaluate_text(
         return {**language_metrics(nats, predicted, size), "tokens": predicted, "bytes": size}
     with tempfile.TemporaryDirectory(prefix="gradus-") as folder:
         windows, store, _ = text_windows(
-            text, how, model.tokens, model.opened.folder.config,
+            text, how, model.tokens, model.opened.folder.config, model.window,
             lambda documents: token_store(documents, model.tokens, Path(folder)), Path(folder),
         )  # fmt: skip
-        whole = any(objective.name == "causal_lm" for objective in model.opened.learner.objectives)
-        return {
-            **_metrics(model, windows, store.bytes if whole else None),
-            "tokens": store.total,
-            "bytes": store.bytes,
-        }
+        return {**_metrics(model, windows, store.bytes), "tokens": store.total, "bytes": store.bytes}
 
 
 def _metrics(model: Model, source: Source, size: int | None) -> dict[str, float]:

@@ -22,7 +22,8 @@ from gradus.data.frame import Frame
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
-from gradus.evaluation.generate import Sampling, generate
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
@@ -77,7 +78,7 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         lambda path: tokenizer.save(path, template, prepared.model.context),
         labels=list(labels) or None,
         task=None if prepared.answers is None else prepared.node.stage.measure,
-        pad_id=tokenizer.role("pad") if tokenizer.has("pad") else None,
+        roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
 
 
@@ -128,24 +129,15 @@ def _known_floors(run: StageRun) -> dict[str, Any]:
 
 def _floors(prepared: Prepared) -> dict[str, Any]:
     """What learns nothing of language, on the same splits."""
-    if prepared.answers is not None:
+    if prepared.answers is not None or prepared.node.stage.told_answers:
         return row_floors(prepared)
     train = prepared.splits["train"]
-    if train.store is None:
-        return {}
-    if prepared.node.stage.measure != "tokens":
+    if train.store is None or not prepared.node.stage.every_token:
         return {}
     size = prepared.tokenizer.size
     counts = _token_counts(train, size)
-    found = {}
-    for name, split in prepared.splits.items():
-        if name != "train":
-            whole = prepared.scored_bytes(name)
-            unigram = unigram_floor(counts, _token_counts(split, size), whole or 1)
-            if whole is None:
-                del unigram["bits_per_byte"]
-            found[name] = {"unigram": unigram}
-    return found
+    return {name: {"unigram": unigram_floor(counts, _token_counts(split, size), split.counts["bytes"])}
+            for name, split in prepared.splits.items() if name != "train"}  # fmt: skip
 
 
 def _token_counts(split: Split, size: int) -> np.ndarray:

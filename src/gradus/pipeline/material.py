@@ -145,5 +145,5 @@ def _of_text(source: TextSource) -> Corpus:
 
 
 def _of_rows(source: RowSource, data: RowsData) -> Corpus:
-    texts = (row.fields[field] for row in source.rows for field in data.format.fields if field in row.fields)
+    texts = (text for row in source.rows for text in data.format.corpus(row))
     return Corpus(digest_json([source.digest, data.plain()]), texts)

@@ -37,10 +37,10 @@ from gradus.objectives import (
     ObjectiveConfig,
     RegressionConfig,
     Task,
-    Vocabulary,
+    window_of,
 )
 from gradus.pipeline.estimate import budget_tokens
-from gradus.pipeline.prepare import corrupts, scored_specials, vocabulary
+from gradus.pipeline.prepare import scored_specials
 from gradus.pipeline.recipe import Recipe
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
 from gradus.tokenizers.files import TOKENIZER
@@ -170,6 +170,8 @@ class Opened:
     device: torch.device
     budget: int
     """The most tokens of one forward."""
+    window: int
+    """Tokens of a window of running text."""
 
 
 def open_folder(
@@ -192,9 +194,10 @@ def open_folder(
         configs, name, labels = _parsed(found, lambda card: _taught_by_card(card, path / CARD))
         seen = _parsed(found, lambda card: TypeAdapter(Span).validate_python(card.get("range")))
         reading = reading or _parsed(found, Reading.of_card)
-    special = scored_specials(Tokenizer.load(path)) if any(map(_scores_specials, configs)) else ()
-    known = _vocabulary(path, roles) if any(map(corrupts, configs)) else None
-    task = Task(found.config, name, labels, range=seen, special=special, vocabulary=known)
+    asked = any(config.roles or _scores_specials(config) for config in configs)
+    tokens = _tokens(path, roles) if asked else None
+    special = scored_specials(tokens) if tokens else ()
+    task = Task(found.config, name, labels, range=seen, special=special, vocabulary=tokens)
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
     learner = Learner(transformer, [config.build(task) for config in configs])
@@ -203,16 +206,16 @@ def open_folder(
     if missing is not None:
         raise UserError(f"the weights lack a head that {CARD} names", file=path, text=missing)
     budget = budget_tokens(found.config, chosen, place)
-    return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget)
+    window = window_of(configs, found.config)
+    return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget, window)
 
 
-def _vocabulary(path: Path, roles: Mapping[str, str]) -> Vocabulary | None:
-    """What the folder's tokenizer tells a corruption; None where there is no tokenizer, for use without
-    text."""
+def _tokens(path: Path, roles: Mapping[str, str]) -> Tokenizer | None:
+    """The folder's tokenizer with what a recipe says of its roles; None where there is none."""
     if not (path / TOKENIZER).is_file():
         return None
     found = Tokenizer.load(path)
-    return vocabulary(Tokenizer(found.inner, {**found.roles, **roles}, found.pre_tokenization))
+    return Tokenizer(found.inner, {**found.roles, **roles}, found.pre_tokenization)
 
 
 def _scores_specials(config: ObjectiveConfig) -> bool:

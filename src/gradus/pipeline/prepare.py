@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from gradus.core.duration import Quantity
-from gradus.core.errors import UserError, nearest
+from gradus.core.errors import UserError, counted, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
+from gradus.data.feed import rows_of_steps
 from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, Skipped
@@ -21,15 +22,16 @@ from gradus.data.rows import RowsData, RowSource
 from gradus.data.shards import TokenStore
 from gradus.data.sources import Rows, Source
 from gradus.data.text import TextData, TextSource
+from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.zero_shot import Probe
 from gradus.families.folder import ModelFolder, read_folder
-from gradus.objectives import Objective, ObjectiveConfig, Task, Vocabulary, answers_rows
+from gradus.objectives import Objective, Task, reads_row_label, serving, window_of
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
 from gradus.pipeline.windows import text_windows
-from gradus.tokenizers import BEGINS, ENDS, Tokenizer, word_edges
+from gradus.tokenizers import Tokenizer
 from gradus.training.transfer import FirstLayers
 
 
@@ -83,7 +85,7 @@ class Prepared:
         """What makes tokens of its rows."""
         data = self.node.stage.data
         assert isinstance(data, RowsData), "running text has no rows"
-        return row_encoder(data, self.tokenizer, self.model, self.answers)
+        return row_encoder(data.format, self.tokenizer, self.model, self.answers, data.long)
 
     @cached_property
     def objectives(self) -> list[Objective]:
@@ -94,7 +96,7 @@ class Prepared:
             self._class_weights(),
             self.range,
             scored_specials(self.tokenizer),
-            vocabulary(self.tokenizer) if any(map(corrupts, self.node.stage.objectives)) else None,
+            self.tokenizer,
         )
         return [config.build(task) for config in self.node.stage.objectives]
 
@@ -115,13 +117,9 @@ class Prepared:
         """The place of the objective that the stage is judged by: the row's label where there is one, else
         tokens."""
         places = range(len(self.objectives))
-        on_rows = [at for at in places if answers_rows(self.objectives[at])]
+        on_rows = [at for at in places if reads_row_label(self.objectives[at])]
         on_tokens = [at for at in places if self.objectives[at].measure == "tokens"]
         return [*on_rows, *on_tokens, 0][0]
-
-    def scored_bytes(self, split: str) -> int | None:
-        """UTF-8 bytes of the text that is scored; None where not every token is."""
-        return self.splits[split].counts["bytes"] if self.node.stage.predicts_all else None
 
     @cached_property
     def batch(self) -> int:
@@ -132,6 +130,15 @@ class Prepared:
         return int(batch.amount)
 
     @cached_property
+    def ramp(self) -> tuple[int, float] | None:
+        """Rows of the first step, and over which share of the stage they become `batch`."""
+        ramp = self.node.stage.batch_ramp
+        if ramp is None:
+            return None
+        per_row = self.model.context if ramp.start.unit == "tokens" else 1
+        return max(1, round(ramp.start.amount / per_row)), ramp.over.amount / 100
+
+    @cached_property
     def tokens_per_row(self) -> float:
         return self.train.tokens / len(self.train)
 
@@ -140,10 +147,10 @@ class Prepared:
         length = self.node.stage.length
         if length.unit == "minutes":
             assert measured is not None, "a length in minutes is measured before it is used"
-            return measured * self.batch
+            return rows_of_steps(measured, self.batch, self.ramp)
         by_unit = {
             "epochs": length.amount * len(self.train),
-            "steps": length.amount * self.batch,
+            "steps": rows_of_steps(round(length.amount), self.batch, self.ramp),
             "tokens": length.amount / self.tokens_per_row,
         }
         return max(1, round(by_unit[length.unit]))
@@ -175,25 +182,6 @@ def scored_specials(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(sorted({tokenizer.role(name) for name in roles if tokenizer.has(name)}))
 
 
-def corrupts(config: ObjectiveConfig) -> bool:
-    """Whether an objective needs to know the vocabulary."""
-    return bool(getattr(config, "roles", ()))
-
-
-def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """What a corruption may know of the tokens."""
-    edges = word_edges(tokenizer)
-    roles = {name: tokenizer.role(name) for name in tokenizer.roles}
-    return Vocabulary(roles, (edges & BEGINS) > 0, (edges & ENDS) > 0)
-
-
-def row_encoder(
-    data: RowsData, tokenizer: Tokenizer, model: ModelConfig, answers: Answers | None
-) -> RowEncoder:
-    """What makes tokens of rows for this model."""
-    return RowEncoder(data.format, tokenizer, model.context, answers, data.long, Frame.of(model))
-
-
 def prepare(node: Node, material: Material) -> Prepared:
     """Reads, tokenises and checks everything that `node` needs. Raises UserError for the first thing that is
     wrong."""
@@ -203,13 +191,15 @@ def prepare(node: Node, material: Material) -> Prepared:
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
     _check_transfer(node, model)
+    _check_serves(node, model)
     answers = None
     if isinstance(data, TextData):
-        splits = {name: _text_split(source, data, tokenizer, model, material)
+        least = max(one.least for one in node.stage.objectives)
+        splits = {name: _text_split(source, node, tokenizer, model, least, material)
                   for name, source in material.texts(data).items()}  # fmt: skip
     else:
         answers = _answers(node, data, material)
-        encoder = row_encoder(data, tokenizer, model, answers)
+        encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
         splits = {name: _row_split(source, encoder) for name, source in material.rows(data).items()}
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     prepared = Prepared(node, tokenizer, model, answers, splits, probes)
@@ -265,21 +255,54 @@ def _roles(node: Node, model: ModelConfig) -> tuple[str, ...]:
     """The roles that data and objectives need."""
     data, frame = node.stage.data, Frame.of(model)
     if isinstance(data, RowsData):
-        own = frame.roles("delimiter" in data.format.roles)
+        encoded = model.arrangement == "encoder" and data.format.kind != "text_to_text"
+        own = frame.roles("delimiter" in data.format.roles) if encoded else data.format.roles
     elif data.windows in ("sentence_pairs", "sentence_order"):
         own = (*frame.roles(True), "end")
     else:
         own = ("start", "end") if model.arrangement == "encoder" else ("end",)
-    corruption = [role for one in node.stage.objectives for role in getattr(one, "roles", ())]
-    return tuple(dict.fromkeys([*own, *corruption]))
+    return tuple(dict.fromkeys([*own, *(role for one in node.stage.objectives for role in one.roles)]))
+
+
+def _check_serves(node: Node, model: ModelConfig) -> None:
+    """Raises UserError for an objective that a model of this arrangement cannot learn."""
+    field, names = f"stages.{node.name}.objectives", {"decoder": "a decoder", "encoder": "an encoder",
+                                                      "encoder_decoder": "an encoder-decoder"}  # fmt: skip
+    name = names[model.arrangement]
+    for objective in node.stage.objectives:
+        if model.arrangement not in objective.serves:
+            hint = f"{name} can have {', '.join(serving(model.arrangement, node.kind))}"
+            raise UserError(f"{name} cannot learn this", field=field, text=objective.kind, hint=hint)
+        if objective.kind == "prefix_lm" and model.body == "lstm":
+            raise UserError("an LSTM sees nothing of what comes", field=field, text="prefix_lm",
+                            hint="causal_lm")  # fmt: skip
+    if node.stage.zero_shot and model.arrangement != "decoder":
+        problem = f"only a decoder can be asked, and this is {name}"
+        raise UserError(problem, field=f"stages.{node.name}.zero_shot", hint="leave it out")
+
+
+def _window(node: Node, model: ModelConfig) -> int:
+    """Tokens of a window. Raises UserError where the context leaves no room."""
+    try:
+        return window_of(node.stage.objectives, model)
+    except UserError as mistake:
+        if not str(mistake.field).startswith("model."):
+            mistake.field = f"stages.{node.name}.objectives.{mistake.field}"
+        raise
 
 
 def _text_split(
-    source: TextSource, data: TextData, tokenizer: Tokenizer, model: ModelConfig, material: Material
+    source: TextSource, node: Node, tokenizer: Tokenizer, model: ModelConfig, least: int, material: Material
 ) -> Split:
+    data = node.stage.data
+    assert isinstance(data, TextData)
     windows, store, counts = text_windows(
-        source, data, tokenizer, model, lambda text: material.store(text, tokenizer), material.cache
-    )
+        source, data, tokenizer, model, _window(node, model),
+        lambda text: material.store(text, tokenizer), material.cache, least,
+    )  # fmt: skip
+    if windows.longest < least:
+        problem = f"the longest window of the text has {counted(windows.longest, 'token')}"
+        raise UserError(problem, field="data.train", hint=f"the objective needs {least}")
     return Split(windows, store=store, counts=counts)
 
 
@@ -328,8 +351,11 @@ def _check_metric(prepared: Prepared) -> None:
     if stop is None or stop.metric is None:
         return
     legal = METRICS[prepared.objectives[prepared.main].measure]
-    if not prepared.node.stage.predicts_all:  # rows do not say how many bytes of them were scored
+    stage = prepared.node.stage
+    if prepared.node.kind == "rows" or not stage.every_token:  # it is not known how many bytes were scored
         legal = legal - {"bits_per_byte"}
+    if stage.answers_rows:
+        legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else set())
     if stop.metric not in legal:
         raise UserError(
             "this stage reports no such metric",

@@ -21,9 +21,10 @@ from gradus.data.formats import MultipleChoice
 from gradus.data.labels import Labels, field_text, label_text
 from gradus.data.readers import Row
 from gradus.data.split import TRAIN
+from gradus.data.templates import filled, names_in
 from gradus.data.text import TextData
 from gradus.distributed.world import World
-from gradus.evaluation.prompts import SEPARATOR, Asker, Question, filled, names_in
+from gradus.evaluation.prompts import SEPARATOR, Asker, Question
 from gradus.evaluation.zero_shot import (
     Probe,
     ZeroShotChoices,

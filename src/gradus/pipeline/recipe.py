@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gradus.core.config import Config, wrong
-from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval
+from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval, Share
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
+from gradus.data.formats import TextToText
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.families import preset
-from gradus.objectives import Measure, ObjectiveConfig, answers_rows
+from gradus.objectives import Measure, ObjectiveConfig, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
+from gradus.pipeline.fitting import require_windows
 from gradus.pipeline.published import StagePreset, published
 from gradus.tokenizers import BytePairTokenizer, TokenizerConfig
 from gradus.training.transfer import Transferred
@@ -111,6 +114,15 @@ def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
     return {"kind": kind, **own, **given}
 
 
+class BatchRamp(Config):
+    """The batch grows with the tokens seen (Brown et al. 2020, appendix B: from 32k tokens to the full batch
+    over the first 4 to 12 of 300 billion)."""
+
+    start: BatchSize = Field(alias="from")
+    over: Share = Quantity(4.0, "%")
+    """Of the stage."""
+
+
 class Stage(Config):
     """Teaches one transformer some data under a weighted sum of objectives."""
 
@@ -125,6 +137,8 @@ class Stage(Config):
     """Text: cosine to 0; rows: linear to 0 with 0.2 % of warm-up, unless given."""
     batch: BatchSize = None  # type: ignore[assignment]
     """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
+    batch_ramp: BatchRamp | None = None
+    """A smaller batch at the start, as in GPT-3; `batch` is what it grows to."""
     length: Duration
     """In epochs, steps, tokens or minutes."""
     preset: StagePreset | None = None
@@ -181,6 +195,13 @@ class Stage(Config):
             raise wrong(
                 "batch", f"the batch counts {' or '.join(legal)} here", self.batch, f"such as 32 {legal[0]}"
             )
+        if self.batch_ramp is not None and self.batch_ramp.start.unit != self.batch.unit:
+            raise wrong(
+                "batch_ramp.from", "another unit than the batch", self.batch_ramp.start, f"{self.batch}"
+            )
+        if self.batch_ramp is not None and not 1 <= self.batch_ramp.start.amount <= self.batch.amount:
+            problem = "the batch grows from at least 1 to `batch`"
+            raise wrong("batch_ramp.from", problem, self.batch_ramp.start, f"at most {self.batch}")
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
             raise wrong("batch", "a whole number of at least 1 is wanted", self.batch)
         if self.length.amount <= 0:
@@ -197,8 +218,12 @@ class Stage(Config):
 
     def _task_fits(self) -> None:
         """Raises for an objective that these rows cannot serve, and for two that read the same label."""
-        tasks = [one.kind for one in self.objectives if answers_rows(one)]
-        self._windows_fit()
+        tasks = [one.kind for one in self.objectives if reads_row_label(one)]
+        corrupting = [one.kind for one in self.objectives if one.corrupts]
+        if len(corrupting) > 1:
+            problem = f"{' and '.join(corrupting)} cannot change the same text"
+            raise wrong("objectives", problem, None, "each in a stage of its own")
+        require_windows(self.objectives, self.data.windows if isinstance(self.data, TextData) else None)
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -207,9 +232,14 @@ class Stage(Config):
             if tasks:
                 problem = f"the objective {tasks[0]} needs data of kind rows, with labels"
                 raise wrong("objectives", problem)
+        if stranger := next((one.kind for one in self.objectives if self.data.kind not in one.reads), None):
+            other = "rows" if self.data.kind == "text" else "text"
+            raise wrong("objectives", f"the objective {stranger} needs data of kind {other}")
+        if not isinstance(self.data, RowsData):
             return
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
+        self._answers_fit(tasks)
         choice, form = "multiple_choice", self.data.format.kind
         if tasks and (form == choice) != (choice in tasks):
             hint = f"rows of {choice} have the objective {choice}, all others another"
@@ -218,18 +248,16 @@ class Stage(Config):
             if getattr(self.data, key) is not None and "classification" not in tasks:
                 raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")
 
-    def _windows_fit(self) -> None:
-        """Raises for an objective that reads the label of windows which this stage has not."""
-        here = self.data.windows if isinstance(self.data, TextData) else None
-        for one in self.objectives:
-            wanted = getattr(one, "windows", None)
-            if wanted is None or wanted == here:
-                continue
-            if here is None:
-                hint = f"`data: {{kind: text, windows: {wanted}}}`"
-                raise wrong("objectives", f"{one.kind} reads the label of windows of text", None, hint)
-            hint = f"write `windows: {wanted}`"
-            raise wrong("data.windows", f"{one.kind} reads the label of another kind", here, hint)
+    def _answers_fit(self, tasks: Sequence[str]) -> None:
+        """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
+        assert isinstance(self.data, RowsData)
+        says, form = any(one.kind == "seq2seq" for one in self.objectives), self.data.format.kind
+        if says and form != "text_to_text":
+            hint = "format: {kind: text_to_text, source: ..., target: ...}"
+            raise wrong("objectives", f"seq2seq does not fit rows of the format {form}", None, hint)
+        if tasks and form == "text_to_text":
+            problem = f"{tasks[0]} does not fit rows of the format text_to_text"
+            raise wrong("objectives", problem, None, "seq2seq, or another format")
 
     def _probes_fit(self) -> None:
         """Raises for a name that is none, and where nothing predicts text."""
@@ -253,21 +281,34 @@ class Stage(Config):
     def measure(self) -> Measure:
         """What it is judged by: the labels of its rows where an objective reads them, else its tokens, else
         the labels of its windows."""
-        rows = [one.measure for one in self.objectives if answers_rows(one)]
+        rows = [one.measure for one in self.objectives if reads_row_label(one)]
         tokens = any(one.measure == "tokens" for one in self.objectives)
         return rows[0] if rows else "tokens" if tokens else "classes"
-
-    @property
-    def predicts_all(self) -> bool:
-        """Whether every token of a running text is predicted, so that bits per byte mean something."""
-        return isinstance(self.data, TextData) and any(one.kind == "causal_lm" for one in self.objectives)
 
     @property
     def metric(self) -> str:
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
-        return "bits_per_byte" if self.predicts_all else MAIN_METRIC[self.measure]
+        if isinstance(self.data, RowsData):
+            return "accuracy" if self.told_answers else MAIN_METRIC[self.measure]
+        return "bits_per_byte" if self.every_token else MAIN_METRIC[self.measure]
+
+    @property
+    def every_token(self) -> bool:
+        """Whether the objective it is judged by predicts every token of the text once."""
+        return self.objectives[0].every_token
+
+    @property
+    def told_answers(self) -> dict[str, str] | None:
+        """Class -> the word that says it, where it answers in words."""
+        form = self.data.format if isinstance(self.data, RowsData) else None
+        return form.answers if isinstance(form, TextToText) else None
+
+    @property
+    def answers_rows(self) -> bool:
+        """Whether rows have an answer that it learns to say."""
+        return any(one.kind == "seq2seq" for one in self.objectives)
 
 
 class Seeds(Config):

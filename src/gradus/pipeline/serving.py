@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import tokenizers
 import torch
-from pydantic import ValidationError
 
-from gradus.core.errors import UserError, nearest
+from gradus.core.errors import UserError
 from gradus.core.example import Example, ragged
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
@@ -28,14 +27,15 @@ from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, renamed
 from gradus.data.sources import Rows, Windows
+from gradus.data.text_to_text import row_encoder
 from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score
-from gradus.evaluation.generate import Sampling, generate
-from gradus.objectives import Measure, Objective, answers_rows
+from gradus.objectives import Measure, Objective, reads_row_label
 from gradus.pipeline.answers import told
 from gradus.pipeline.evaluating import evaluate_file
-from gradus.pipeline.opening import Opened, Reading, never_said, open_folder, row_template
+from gradus.pipeline.generating import continue_texts
+from gradus.pipeline.opening import Opened, Reading, open_folder, row_template
 from gradus.pipeline.predicting import predict_file as predict_file
 from gradus.pipeline.recipe import Recipe
 from gradus.pipeline.results import model_folder
@@ -72,23 +72,34 @@ class Model:
         """How its rows or its text are read."""
         return self.opened.reading
 
-    def generate(self, prompt: str, **sampling: Any) -> str:
+    @property
+    def window(self) -> int:
+        """Tokens of a window of running text, as in its training."""
+        return self.opened.window
+
+    @property
+    def answers_apart(self) -> bool:
+        """Whether a prompt is encoded and answered, and not gone on with."""
+        return self.opened.folder.config.encodes_and_decodes
+
+    @overload
+    def generate(self, prompt: str, **sampling: Any) -> str: ...
+
+    @overload
+    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
+
+    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
         """The text that continues `prompt`, without it; `sampling` are the fields of `Sampling`.
 
-        An empty prompt begins a document: the model goes on from the token of the role `end`. Tokens that
-        play another role are never said. Raises UserError for a model that was not taught to predict text
-        and for settings that mean nothing.
+        Of a list of prompts a list of texts, each what its prompt would get alone, but that prompt i draws
+        numbers of its own. An empty prompt begins a document: the model goes on from the token of the role
+        `end`. An encoder-decoder reads the prompt and answers. With `stop` strings the text ends before the
+        first that comes. Tokens that play another role are never said. Raises UserError for a model that was
+        not taught to predict text and for settings that mean nothing.
         """
-        self._speaks()
-        settings = _sampling(sampling)
-        tokens = self.tokens
-        ids = tokens.encode([prompt])[0].tolist()
-        end = tokens.role("end") if tokens.has("end") else None
-        said = generate(
-            self.opened.learner.transformer, ids, settings, end, never_said(tokens, self.opened.folder.config)
-        )
-        before, whole = tokens.decode(ids), tokens.decode(ids + said)
-        return whole[len(before) :] if whole.startswith(before) else tokens.decode(said)
+        if isinstance(prompt, str):
+            return continue_texts(self, [prompt], sampling)[0]
+        return continue_texts(self, list(prompt), sampling)
 
     def predict(self, rows: Iterable[Mapping[str, Any] | str]) -> Iterator[dict[str, Any]]:
         """For every row, in order: {"label", "probabilities", "scores", "truncated"}.
@@ -133,7 +144,7 @@ class Model:
         if isinstance(texts, str):
             hint = "put it in a list: score([...])"
             raise UserError("score takes many texts, and this is one", field="texts", text=texts, hint=hint)
-        alone = _asked_for(self.opened.learner, self._speaks())
+        alone = _asked_for(self.opened.learner, self.speaks())
         pieces = [
             replace(example, row=text)
             for text, ids in enumerate(self.tokens.encode(texts))
@@ -223,7 +234,7 @@ class Model:
     @property
     def task(self) -> Objective | None:
         """The objective that answers rows; None for a language model."""
-        return next((one for one in self.opened.learner.objectives if answers_rows(one)), None)
+        return next((one for one in self.opened.learner.objectives if reads_row_label(one)), None)
 
     def judge(self) -> Objective:
         """The objective that answers rows. Raises UserError where there is none."""
@@ -238,7 +249,7 @@ class Model:
                 return objective
         raise self._unfit("this model was not taught to predict text", "predict")
 
-    def _speaks(self) -> Objective:
+    def speaks(self) -> Objective:
         """The objective that predicts a text token by token. Raises UserError where there is none."""
         if self.opened.folder.config.arrangement == "encoder":
             problem = "an encoder sees a text from both sides, so it cannot go on with it or score it"
@@ -258,14 +269,14 @@ class Model:
             raise UserError(
                 "the folder does not say how rows are read", file=self.opened.folder.path, hint=hint
             )
-        context, measure = self.opened.folder.config.context, self.task.measure if self.task else "tokens"
+        measure = self.task.measure if self.task else "tokens"
         answers: Answers | None = Labels(self.labels) if measure == "classes" else None
         if measure == "number":
             answers = Numbers(-math.inf, math.inf)
         elif measure == "choices":
             answers = Choices()
-        frame = Frame.of(self.opened.folder.config)
-        return RowEncoder(self.reading.format, self.tokens, context, answers, self.reading.long, frame)
+        model = self.opened.folder.config
+        return row_encoder(self.reading.format, self.tokens, model, answers, self.reading.long)
 
     def _row(self, index: int, row: Mapping[str, Any] | str) -> Row:
         """A row as the readers would give it: every value as text, null as a missing column."""
@@ -323,20 +334,6 @@ def load(
     that is wrong.
     """
     return Model(open_folder(model_folder(Path(folder).expanduser()), precision, device, recipe, stage))
-
-
-def _sampling(options: Mapping[str, Any]) -> Sampling:
-    """The settings. Raises UserError for the first that is wrong."""
-    try:
-        return Sampling.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or None
-        if first["type"] == "extra_forbidden":
-            hint = nearest(str(field), Sampling.model_fields)
-            raise UserError("there is no such setting", text=field, hint=hint) from None
-        problem = first["msg"].removeprefix("Value error, ")
-        raise UserError(problem, field=field, text=first["input"] if field else None) from None
 
 
 def _asked_for(learner: Learner, objective: Objective) -> Learner:

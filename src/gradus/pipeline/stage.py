@@ -28,6 +28,7 @@ from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
+from gradus.pipeline.answers import answer_metrics
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import Prepared
@@ -142,7 +143,7 @@ class StageRun:
         learner = self._learner()
         prepared, stage = self.prepared, self.node.stage
         feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
-                    self.world.rank, self.world.size)  # fmt: skip
+                    self.world.rank, self.world.size, prepared.ramp)  # fmt: skip
         optimizer = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizer, stage.schedule, self.world,
@@ -255,7 +256,9 @@ class StageRun:
             _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
         names = prepared.labels.names if prepared.labels else ()
         main = prepared.objectives[prepared.main]
-        metrics = summarise_all(prepared.objectives, scores, main, names, prepared.scored_bytes(split))
+        metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
+        if self.node.stage.answers_rows:
+            metrics |= answer_metrics(prepared.encoder, part.rows, learner, self.world, self.budget)
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 

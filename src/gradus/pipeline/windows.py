@@ -37,23 +37,31 @@ Stored = Callable[[TextDocuments], TokenStore]
 
 
 def text_windows(
-    source: TextSource, how: How, tokenizer: Tokenizer, model: ModelConfig, stored: Stored, cache: Path
+    source: TextSource,
+    how: How,
+    tokenizer: Tokenizer,
+    model: ModelConfig,
+    window: int,
+    stored: Stored,
+    cache: Path,
+    least: int = 1,
 ) -> tuple[Source, TokenStore, dict[str, Any]]:
     """The windows of a text, its tokens, and what was counted; `stored` makes tokens of documents.
 
+    `window` is how many tokens of text a decoder's window has, `least` how many an objective needs.
     Raises UserError for text too short, and where two segments are wanted and no document has two sentences.
     """
     across = how.windows
     if across == "sentence_pairs" or across == "sentence_order":
         return _pairs(source, how, tokenizer, model, stored, cache)
     store = stored(source)
-    windows: Source
     if model.arrangement == "encoder":
         around = tokenizer.role("start"), tokenizer.role("end")
-        windows = FramedWindows(store, model.context, around, across)
-    else:
-        windows = Windows(store, model.context, across)
-    return windows, store, _counted(windows, store, len(store.documents) - 1)
+        framed = FramedWindows(store, window, around, across)
+        return framed, store, _counted(framed, store, len(store.documents) - 1)
+    windows = Windows(store, window, across)
+    counts = _counted(windows, store, len(store.documents) - 1)
+    return windows, store, counts | {"short_rows": windows.shorter_than(least)}
 
 
 def _pairs(

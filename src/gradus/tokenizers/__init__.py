@@ -10,11 +10,8 @@ from gradus.tokenizers.kinds import (
 from gradus.tokenizers.release import GPT1Tokenizer
 from gradus.tokenizers.roles import ROLES, role_text
 from gradus.tokenizers.tokenizer import Tokenizer
-from gradus.tokenizers.words import BEGINS, ENDS, word_edges
 
 __all__ = [
-    "BEGINS",
-    "ENDS",
     "ROLES",
     "BytePairTokenizer",
     "CharacterTokenizer",
@@ -24,5 +21,4 @@ __all__ = [
     "Tokenizer",
     "TokenizerConfig",
     "role_text",
-    "word_edges",
 ]

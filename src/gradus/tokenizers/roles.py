@@ -28,7 +28,8 @@ USUAL = {
 }
 """Texts under which published tokenizers keep a role, the most telling first: ours, the code released with
 GPT-1 (`_start_`, `_delimiter_`, `_classify_`), BERT, GPT-2, RoBERTa and its kin."""
-
+MOST_SENTINELS = 1000
+"""Looked for in published vocabularies, from `<extra_id_0>` on."""
 
 WORD_END = "</w>"
 """How words end in the vocabulary of GPT-1's release."""
@@ -55,6 +56,10 @@ def guess_roles(token_to_id: Callable[[str], int | None]) -> dict[str, str]:
         present = [text for text in texts if token_to_id(text) is not None]
         if present:
             found[role] = present[0]
+    for number in range(MOST_SENTINELS):  # T5's vocabularies end with 100 of them
+        if token_to_id(f"<extra_id_{number}>") is None:
+            break
+        found[f"sentinel {number}"] = f"<extra_id_{number}>"
     return found
 
 

@@ -9,12 +9,14 @@ Shapes: V vocabulary.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import tokenizers
 
-from gradus.tokenizers.tokenizer import Tokenizer
+from gradus.core.words import WordEdges
 
 BEGINS, ENDS = 1, 2
 """Flags of a token: a word begins with it, a word ends with it. Between two tokens stands a border where the
@@ -29,8 +31,21 @@ _LEADS = (0xE3, 0xF4)
 """First bytes, in UTF-8, of characters from U+3000 on: in a vocabulary of bytes most of those are Chinese."""
 
 
-def word_edges(tokenizer: Tokenizer) -> np.ndarray:
-    """`BEGINS` and `ENDS` of every token, uint8 [V]. Tokens that play a role have both."""
+class _Tokens(Protocol):
+    @property
+    def inner(self) -> tokenizers.Tokenizer: ...
+
+    @property
+    def roles(self) -> Mapping[str, str]: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def role(self, name: str) -> int: ...
+
+
+def word_edges(tokenizer: _Tokens) -> WordEdges:
+    """Which tokens of the vocabulary begin and end a word; those that play a role do both."""
     parts = json.loads(tokenizer.inner.to_str())
     flags_of = _reader(parts)
     edges = np.full(tokenizer.size, BEGINS | ENDS, dtype=np.uint8)
@@ -38,7 +53,7 @@ def word_edges(tokenizer: Tokenizer) -> np.ndarray:
     for token, number in tokenizer.inner.get_vocab(with_added_tokens=True).items():
         if number not in special:
             edges[number] = flags_of(token)
-    return edges
+    return WordEdges((edges & BEGINS) > 0, (edges & ENDS) > 0)
 
 
 def _reader(parts: dict[str, Any]) -> Any:
