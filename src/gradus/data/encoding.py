@@ -12,6 +12,7 @@ import numpy as np
 from gradus.core.errors import UserError
 from gradus.core.example import Example
 from gradus.data.formats import Format, MultipleChoice, Part, Sequence
+from gradus.data.frame import Frame
 from gradus.data.labels import Choices, LabelledRow, Labels, Numbers
 
 Answers = Labels | Numbers | Choices
@@ -31,6 +32,7 @@ class RowEncoder:
     """Rows to examples, for one format, tokenizer, context and kind of label.
 
     `long` is what happens to a row that does not fit: "truncate" (counted in `Example.truncated`) or "error".
+    `frame` are the special tokens around its texts: those of a decoder unless given.
     """
 
     format: Format
@@ -38,6 +40,7 @@ class RowEncoder:
     context: int
     answers: Answers | None
     long: Literal["truncate", "error"] = "truncate"
+    frame: Frame = Frame()
 
     def encode(self, rows: Several[LabelledRow], labelled: bool = True) -> list[Example]:
         """Examples in the order of the rows; where they are not `labelled`, a text may be empty.
@@ -47,16 +50,18 @@ class RowEncoder:
         laid_out = [self.format.sequences(row) for row in rows]
         texts = list(dict.fromkeys(part.text for row in laid_out for one in row for part in one))
         tokens = dict(zip(texts, self.tokenizer.encode(texts)))
-        roles = {name: np.array([self.tokenizer.role(name)]) for name in self.format.roles}
+        pair = "delimiter" in self.format.roles
+        roles = {name: np.array([self.tokenizer.role(name)]) for name in self.frame.roles(pair)}
         found = []
         for row, sequences in zip(rows, laid_out):
             if labelled:
                 _require_text(row, sequences)
             made = [self._sequence(row, one, tokens, roles) for one in sequences]
             label = self._label(row) if labelled else None
+            segments = tuple(belongs for _, belongs, _ in made) if self.frame.segments else ()
             found.append(
-                Example(row.index, tuple(ids for ids, _ in made), label=label,
-                        truncated=sum(cut for _, cut in made))
+                Example(row.index, tuple(ids for ids, _, _ in made), label=label, segments=segments,
+                        truncated=sum(cut for _, _, cut in made))
             )  # fmt: skip
         return found
 
@@ -70,9 +75,9 @@ class RowEncoder:
 
     def _sequence(
         self, row: LabelledRow, parts: Sequence, tokens: dict[str, np.ndarray], roles: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, int]:
-        """The ids of one sequence, and how many of its tokens were cut."""
-        special = 2 + sum(part.delimited for part in parts)
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """The ids of one sequence, which text each belongs to, and how many of its tokens were cut."""
+        special = self.frame.size(1 + sum(part.delimited for part in parts))
         room = self.context - special
         if room < 1:
             problem = f"a context of {self.context} tokens holds nothing but the {special} special tokens"
@@ -86,12 +91,13 @@ class RowEncoder:
             hint = "`long: truncate` cuts such rows and counts them"
             raise UserError(problem, file=row.file, line=row.line, field=", ".join(self.format.fields),
                             text=parts[0].text, hint=hint)  # fmt: skip
-        pieces = [roles["start"]]
+        texts: list[list[np.ndarray]] = [[]]
         for part, length in zip(parts, kept):
-            pieces += [roles["delimiter"]] if part.delimited else []
             ids = tokens[part.text]
-            pieces.append(ids[len(ids) - length :] if part.keeps == "tail" and not half else ids[:length])
-        return np.concatenate([*pieces, roles["extract"]]).astype(np.int64), cut
+            if part.delimited:
+                texts.append([])
+            texts[-1].append(ids[len(ids) - length :] if part.keeps == "tail" and not half else ids[:length])
+        return *self.frame.laid([np.concatenate(text) for text in texts], roles), cut
 
 
 def shortened(lengths: Several[int], room: int) -> list[int]:

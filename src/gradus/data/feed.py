@@ -60,7 +60,8 @@ class Feed:
         """This rank's (epoch, example) of a step, in order."""
         epochs, rows = self.places(step)
         mine = slice(self.rank, None, self.world)
-        return [(int(epoch), self.source.example(int(row))) for epoch, row in zip(epochs[mine], rows[mine])]
+        drawn = zip(epochs[mine].tolist(), rows[mine].tolist())
+        return [(epoch, self.source.example(row, epoch)) for epoch, row in drawn]
 
 
 def step_bounds(total: int, batch: int, ramp: tuple[int, float] | None = None) -> np.ndarray:

@@ -20,7 +20,9 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def example(self, index: int) -> Example: ...
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """The example; only what is drawn anew, such as a false pair, depends on the epoch."""
+        ...
 
     def where(self, index: int) -> str:
         """The place of the example as a person would name it."""
@@ -81,13 +83,61 @@ class Windows:
         last = np.where(tokens % self.context, tokens % self.context, np.minimum(tokens, self.context))
         return int(((last > 0) & (last < least)).sum())
 
-    def example(self, index: int) -> Example:
+    def example(self, index: int, epoch: int = 0) -> Example:
         part = int(np.searchsorted(self._first, index, side="right")) - 1
         start = int(self._starts[part]) + (index - int(self._first[part])) * self.context
         tokens = self.store.read(start, min(start + self.context + 1, int(self._stops[part]))).astype(
             np.int64
         )
         return Example(index, (tokens[:-1],), following=int(tokens[-1]))
+
+    def where(self, index: int) -> str:
+        return f"window {index}"
+
+
+class FramedWindows:
+    """Windows of running text between `start` and `end`, for encoders: `context` tokens with those two.
+
+    BERT's and RoBERTa's (Liu et al. 2019, section 4.2): "contiguous" is FULL-SENTENCES, which reads across
+    documents and keeps the `end` between them, "document" is DOC-SENTENCES. Every token stands in one window;
+    nothing follows, since an encoder predicts no next token.
+    """
+
+    def __init__(
+        self,
+        store: Tokens,
+        context: int,
+        around: tuple[int, int],
+        across: Literal["contiguous", "document"] = "contiguous",
+    ):
+        self.store, self.room, self._around = store, context - 2, around
+        if self.room < 1:
+            problem = f"a context of {context} tokens holds nothing but the 2 special tokens"
+            raise UserError(problem, field="model.context")
+        borders = np.asarray(store.documents, dtype=np.int64)
+        borders = borders if across == "document" else borders[[0, -1]]
+        self._starts, self._stops = borders[:-1], borders[1:] - 1  # the last `end` comes with the frame
+        self._first = np.concatenate([[0], np.cumsum(-(-(self._stops - self._starts) // self.room))])
+        if not len(self):
+            raise UserError("the text has no tokens: not enough for one window")
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    @property
+    def tokens(self) -> int:
+        return int((self._stops - self._starts).sum()) + 2 * len(self)
+
+    @property
+    def longest(self) -> int:
+        return min(self.room, int((self._stops - self._starts).max())) + 2
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        part = int(np.searchsorted(self._first, index, side="right")) - 1
+        start = int(self._starts[part]) + (index - int(self._first[part])) * self.room
+        tokens = self.store.read(start, min(start + self.room, int(self._stops[part])))
+        start_id, end_id = self._around
+        return Example(index, (np.concatenate([[start_id], tokens, [end_id]]).astype(np.int64),))
 
     def where(self, index: int) -> str:
         return f"window {index}"
@@ -110,7 +160,7 @@ class Rows:
     def longest(self) -> int:
         return max(example.tokens for example in self.examples)
 
-    def example(self, index: int) -> Example:
+    def example(self, index: int, epoch: int = 0) -> Example:
         return self.examples[index]
 
     def where(self, index: int) -> str:

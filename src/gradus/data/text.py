@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gradus.core.config import Config
+from gradus.core.config import Config, wrong
 from gradus.core.errors import UserError
 from gradus.core.storage import digest_file, digest_json
 from gradus.data.builtin import builtin_name, builtin_text
@@ -39,6 +39,9 @@ NEAR = 1000
 share)."""
 
 
+WindowKind = Literal["contiguous", "document", "sentence_pairs", "sentence_order"]
+
+
 class Separator(Config):
     """Documents that are parted by a text of their own, such as "<|endoftext|>"."""
 
@@ -57,8 +60,13 @@ class TextData(Config):
     encoding: Encoding = "utf-8"
     documents: Literal["file", "blank line", "line"] | Separator = "file"
     """What is one document: a file, what stands between blank lines, a line, or between separators."""
-    windows: Literal["contiguous", "document"] = "contiguous"
-    """Whether windows may see across documents (contiguous, as GPT-1 and GPT-2 were trained) or never do."""
+    windows: WindowKind = "contiguous"
+    """Whether windows may see across documents (contiguous, as GPT-1 and GPT-2 were trained) or never do.
+    sentence_pairs, sentence_order: two segments and a label, which the objectives next_sentence and
+    sentence_order read."""
+    sentences: Literal["lines", "rules"] | None = None
+    """What is one sentence, for windows of two segments: a line, or what rules for English and Chinese find.
+    lines where `documents` are parted by blank lines, else rules, unless given."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Train on the first so many documents only (after dev and test were held out)."""
 
@@ -66,6 +74,9 @@ class TextData(Config):
     def _shares(self) -> TextData:
         if any(choice.by for choice in held_out(self).values()):
             raise ValueError("text is held out by whole documents; `by` is for rows")
+        if self.sentences is not None and self.windows in ("contiguous", "document"):
+            hint = "leave it out, or write `windows: sentence_pairs`"
+            raise wrong("sentences", "these windows are not made of sentences", self.sentences, hint)
         return self
 
 

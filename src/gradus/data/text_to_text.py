@@ -15,6 +15,7 @@ from gradus.core.example import Example
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, Encoder, RowEncoder, shortened
 from gradus.data.formats import Format, TextToText
+from gradus.data.frame import Frame
 from gradus.data.labels import LabelledRow
 
 
@@ -27,8 +28,8 @@ def row_encoder(
 ) -> RowEncoder:
     """What makes tokens of rows of this format, for this model."""
     if isinstance(form, TextToText):
-        return TextToTextEncoder(form, tokenizer, model.context, answers, long, model)
-    return RowEncoder(form, tokenizer, model.context, answers, long)
+        return TextToTextEncoder(form, tokenizer, model.context, answers, long, model=model)
+    return RowEncoder(form, tokenizer, model.context, answers, long, Frame.of(model))
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def summarise(
     if objective.measure == "number":
         return number_metrics(scores.labels, scores.values[:, 0])
     probabilities, labels = scores.probabilities, scores.labels.astype(np.int64)
+    names = objective.labels or names
     chosen = probabilities[np.arange(len(labels)), labels]
     loss = float(-np.log(np.maximum(chosen, 1e-300)).mean())
     guessed = scores.values.argmax(1)
@@ -103,11 +104,13 @@ def summarise_all(
     names: Sequence[str],
     size: int | None,
 ) -> dict[str, float]:
-    """The metrics of `main` by their own names, and the loss of every other objective as NAME.loss."""
+    """The metrics of `main` by their own names, and of every other objective NAME.loss and, where it tells
+    classes of windows apart, NAME.accuracy."""
     metrics: dict[str, float] = {}
     for objective, found in zip(objectives, scores):
         named = summarise(objective, found, names, size)
-        metrics |= named if objective is main else {f"{objective.name}.loss": named["loss"]}
+        told = ("loss", "accuracy") if objective.labels else ("loss",)
+        metrics |= named if objective is main else {f"{objective.name}.{key}": named[key] for key in told}
     return metrics
 
 

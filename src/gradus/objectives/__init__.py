@@ -7,13 +7,23 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from gradus.core.model import Arrangement, ModelConfig
-from gradus.objectives.base import HeadConfig, Measure, Objective, ObjectiveSettings, Task, Vocabulary
+from gradus.objectives.base import (
+    HeadConfig,
+    Measure,
+    Objective,
+    ObjectiveSettings,
+    Task,
+    Vocabulary,
+    reads_row_label,
+)
 from gradus.objectives.causal_lm import CausalLMConfig
 from gradus.objectives.classification import ClassificationConfig
 from gradus.objectives.denoising import DenoisingConfig
+from gradus.objectives.masked_lm import MaskedLMConfig
 from gradus.objectives.multiple_choice import MultipleChoiceConfig
 from gradus.objectives.prefix_lm import PrefixLMConfig
 from gradus.objectives.regression import RegressionConfig
+from gradus.objectives.sentence_pairs import NextSentenceConfig, SentenceOrderConfig
 from gradus.objectives.seq2seq import Seq2SeqConfig
 from gradus.objectives.span_corruption import SpanCorruptionConfig
 
@@ -25,7 +35,10 @@ ObjectiveConfig = Annotated[
     | Seq2SeqConfig
     | ClassificationConfig
     | RegressionConfig
-    | MultipleChoiceConfig,
+    | MultipleChoiceConfig
+    | MaskedLMConfig
+    | NextSentenceConfig
+    | SentenceOrderConfig,
     Field(discriminator="kind"),
 ]
 
@@ -52,17 +65,21 @@ __all__ = [
     "ClassificationConfig",
     "DenoisingConfig",
     "HeadConfig",
+    "MaskedLMConfig",
     "Measure",
     "MultipleChoiceConfig",
+    "NextSentenceConfig",
     "Objective",
     "ObjectiveConfig",
     "ObjectiveSettings",
     "PrefixLMConfig",
     "RegressionConfig",
     "Seq2SeqConfig",
+    "SentenceOrderConfig",
     "SpanCorruptionConfig",
     "Task",
     "Vocabulary",
+    "reads_row_label",
     "serving",
     "window_of",
 ]

@@ -7,6 +7,7 @@ the trainer divides it by N_k, their weight over all ranks and micro-batches of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -19,12 +20,16 @@ from gradus.core.config import Config
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.model import Arrangement, ModelConfig
 from gradus.core.sentences import SentenceEnds
+from gradus.core.words import WordEdges
 from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
 Measure = Literal["tokens", "classes", "number", "choices"]
 """What an objective predicts: tokens of a text, the class of a row, its number, or which of its answers is
 right."""
+
+PairWindows = Literal["sentence_pairs", "sentence_order"]
+"""Windows of two segments, which bring a label of their own."""
 
 EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
 """All arrangements."""
@@ -36,10 +41,16 @@ class Vocabulary(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def roles(self) -> Mapping[str, str]: ...
+
     def role(self, name: str) -> int: ...
 
     @property
     def sentence_ends(self) -> SentenceEnds: ...
+
+    @property
+    def word_edges(self) -> WordEdges: ...
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,10 @@ class Objective(ABC):
     """What its predictions are, and so which metrics they have."""
     every_token: bool = False
     """As `ObjectiveSettings.every_token`."""
+    windows: PairWindows | None = None
+    """The windows of text whose label it reads; None for what reads tokens or the label of a row."""
+    labels: tuple[str, ...] = ()
+    """The classes it tells apart by itself; none where they are the stage's."""
 
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
         """The example as the model will see it; `random` is keyed by (seed, epoch, row)."""
@@ -154,6 +169,18 @@ class Objective(ABC):
     ) -> Tensor:
         """One line a target, float32: nats [M] for tokens, logits [M, K] for classes, numbers [M, 1], and
         for choices the logits [M, K] of the K answers that the row with most of them has, -inf beyond."""
+
+
+class Reads(Protocol):
+    """An objective or its config."""
+
+    @property
+    def measure(self) -> Measure: ...
+
+
+def reads_row_label(objective: Reads) -> bool:
+    """Whether it reads the label of a row, and neither tokens nor the label of a window."""
+    return objective.measure != "tokens" and getattr(objective, "windows", None) is None
 
 
 def select(states: Tensor, targets: Targets) -> Tensor:

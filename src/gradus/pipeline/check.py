@@ -128,6 +128,9 @@ def _notes(prepared: Prepared) -> list[str]:
             )
         if counts["skipped_rows"]:
             notes.append(f"{name}: {split}: {counted(counts['skipped_rows'], 'bad row')} skipped")
+        if counts.get("documents_of_one_sentence"):
+            alone, all_of = counts["documents_of_one_sentence"], counted(counts["documents"], "document")
+            notes.append(f"{name}: {split}: {alone} of {all_of} have one sentence and begin no pair")
         if counts.get("leaked_rows"):
             rows = counted(counts["leaked_rows"], "row")
             notes.append(f"{name}: {split}: {rows} that test has, too, left out (leakage: drop)")

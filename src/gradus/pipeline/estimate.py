@@ -9,6 +9,7 @@ import torch
 
 from gradus.core.model import ModelConfig
 from gradus.nn.transformer import count_parameters
+from gradus.objectives import MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.prepare import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
@@ -77,6 +78,13 @@ class Estimate:
     seconds: float
 
 
+def _scored(objective: ObjectiveConfig) -> float:
+    """The share of positions that an objective sends to the vocabulary."""
+    if isinstance(objective, MaskedLMConfig):
+        return objective.share
+    return 1.0 if objective.measure == "tokens" else 0.0
+
+
 def matrix_rate(device: torch.device, precision: str) -> float:
     """FLOP/s of a product of 1024-row matrices on this device, the best of several: what training can hope
     for."""
@@ -97,8 +105,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     word."""
     model = prepared.model
     parameters = _parameters(prepared)
-    scored = any(objective.measure == "tokens" for objective in prepared.node.stage.objectives)
-    per_token = model.flops_per_token(min(model.context, prepared.tokens_per_row), 1.0 if scored else 0.0)
+    scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
+    per_token = model.flops_per_token(min(model.context, prepared.tokens_per_row), scored)
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":

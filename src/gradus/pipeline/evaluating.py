@@ -17,7 +17,7 @@ from gradus.data.reader_options import ReaderOptions
 from gradus.data.readers import Row, is_dropped, renamed
 from gradus.data.rows import RowsData, row_splits
 from gradus.data.shards import token_store
-from gradus.data.sources import Rows, Source, Windows
+from gradus.data.sources import Rows, Source
 from gradus.data.split import SPLITS, TRAIN
 from gradus.data.text import TextData, text_splits
 from gradus.distributed.world import World
@@ -25,6 +25,7 @@ from gradus.evaluation.evaluator import score, summarise_all
 from gradus.evaluation.metrics import language_metrics
 from gradus.pipeline.answers import answer_metrics
 from gradus.pipeline.opening import told_as_options
+from gradus.pipeline.windows import text_windows
 
 if TYPE_CHECKING:
     from gradus.pipeline.serving import Model
@@ -116,8 +117,10 @@ def _evaluate_text(
             nats, predicted, size = nats - likelihood, predicted + tokens, size + len(document.text.encode())
         return {**language_metrics(nats, predicted, size), "tokens": predicted, "bytes": size}
     with tempfile.TemporaryDirectory(prefix="gradus-") as folder:
-        store = token_store(text, model.tokens, Path(folder))
-        windows = Windows(store, model.window, how.windows)
+        windows, store, _ = text_windows(
+            text, how, model.tokens, model.opened.folder.config, model.window,
+            lambda documents: token_store(documents, model.tokens, Path(folder)), Path(folder),
+        )  # fmt: skip
         return {**_metrics(model, windows, store.bytes), "tokens": store.total, "bytes": store.bytes}
 
 
@@ -126,5 +129,7 @@ def _metrics(model: Model, source: Source, size: int | None) -> dict[str, float]
     learner, world = model.opened.learner, World(device=model.opened.device)
     with torch.inference_mode():
         found = score(learner, source, world, model.opened.budget)
-    main = model.task or model.taught("tokens")
+    main = model.task or next(
+        (one for one in learner.objectives if one.measure == "tokens"), learner.objectives[0]
+    )
     return summarise_all(learner.objectives, found, main, model.labels, size)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from gradus.core.storage import digest_json, new_folder, write_file, write_json
+from gradus.data.frame import Frame
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
@@ -26,7 +27,7 @@ from gradus.evaluation.sampling import Sampling
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
-from gradus.pipeline.opening import natural_reader, never_said, row_template
+from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.training.learner import Learner
@@ -65,14 +66,17 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
     tokenizer, data = prepared.tokenizer, prepared.node.stage.data
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()}
-    template = row_template(data.format) if isinstance(data, RowsData) else None
+    template = text_template(tokenizer, prepared.model)
+    if isinstance(data, RowsData):
+        template = row_template(data.format, Frame.of(prepared.model))
+    labels = prepared.labels.names if prepared.labels else prepared.window_labels
     write_folder(
         folder,
         prepared.model,
         tensors,
         card(prepared),
         lambda path: tokenizer.save(path, template, prepared.model.context),
-        labels=list(prepared.labels.names) if prepared.labels else None,
+        labels=list(labels) or None,
         task=None if prepared.answers is None else prepared.node.stage.measure,
         roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
@@ -94,7 +98,7 @@ def card(prepared: Prepared) -> dict[str, Any]:
     }
     if isinstance(data, TextData):
         text = data.plain()
-        return about | {key: text[key] for key in ("windows", "encoding", "documents")}
+        return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
                     "natural": natural_reader(data)}  # fmt: skip
 

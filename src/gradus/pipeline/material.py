@@ -13,7 +13,7 @@ from typing import Protocol
 from gradus.core.errors import counted
 from gradus.core.storage import digest_json, is_whole, lock, new_folder, sweep
 from gradus.data.rows import RowsData, RowSource, row_splits
-from gradus.data.shards import TokenStore, token_store
+from gradus.data.shards import TextDocuments, TokenStore, token_store
 from gradus.data.text import TextData, TextSource, text_splits
 from gradus.pipeline.recipe import Recipe
 from gradus.tokenizers import GPT1Tokenizer, PretrainedTokenizer, Tokenizer
@@ -120,7 +120,7 @@ class Material:
         assert isinstance(data, RowsData)
         return _of_rows(self.rows(data)["train"], data)
 
-    def store(self, source: TextSource, tokenizer: Tokenizer) -> TokenStore:
+    def store(self, source: TextDocuments, tokenizer: Tokenizer) -> TokenStore:
         """The tokens of a text, from the cache or made now."""
         key = f"{source.digest} {tokenizer.digest}"
         if key not in self._stores:

@@ -20,10 +20,11 @@ from gradus.core.config import Config
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import Format
+from gradus.data.frame import GPT1, Frame
 from gradus.data.paths import HUB, Encoding
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.rows import STANDARD_INPUT, RowsData
-from gradus.data.text import Separator, TextData
+from gradus.data.text import Separator, TextData, WindowKind
 from gradus.distributed.precision import DTYPES, Precision, resolve
 from gradus.distributed.world import choose_device
 from gradus.families.folder import CARD, ModelFolder, read_folder
@@ -31,6 +32,7 @@ from gradus.nn.transformer import Transformer
 from gradus.objectives import (
     CausalLMConfig,
     ClassificationConfig,
+    MaskedLMConfig,
     MultipleChoiceConfig,
     ObjectiveConfig,
     RegressionConfig,
@@ -41,11 +43,14 @@ from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import scored_specials
 from gradus.pipeline.recipe import Recipe
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
+from gradus.tokenizers.files import TOKENIZER
 from gradus.training.learner import Learner
 from gradus.training.transfer import transfer
 
 FORMAT_VERSION = 1
 """The newest gradus.json that this code can read."""
+TEXT_KEYS = ("windows", "sentences", "encoding", "documents")
+"""What a model of running text remembers of its data."""
 T = TypeVar("T")
 
 
@@ -59,7 +64,8 @@ class Reading(Config):
     reader: ReaderOptions = ReaderOptions()
     natural: Reader | None = None
     """What the training rows were, by option or by name: standard input has no name and is read so."""
-    windows: Literal["contiguous", "document"] = "contiguous"
+    windows: WindowKind = "contiguous"
+    sentences: Literal["lines", "rules"] | None = None
     encoding: Encoding = "utf-8"
     documents: Literal["file", "blank line", "line"] | Separator = "file"
 
@@ -74,7 +80,7 @@ class Reading(Config):
         if isinstance(data, RowsData):
             keys = data.reader_options()
             return cls(format=data.format, long=data.long, reader=keys, natural=natural_reader(data))
-        return cls(windows=data.windows, encoding=data.encoding, documents=data.documents)
+        return cls.model_validate({key: getattr(data, key) for key in TEXT_KEYS})
 
     def options(self, name: str, reader: str | None, encoding: str | None = None) -> ReaderOptions:
         """The keys to read the rows called `name`: the stage's, with `reader` or a suffix of JSON or Parquet
@@ -189,7 +195,7 @@ def open_folder(
         seen = _parsed(found, lambda card: TypeAdapter(Span).validate_python(card.get("range")))
         reading = reading or _parsed(found, Reading.of_card)
     asked = any(config.roles or _scores_specials(config) for config in configs)
-    tokens = Tokenizer.load(path) if asked else None
+    tokens = _tokens(path, roles) if asked else None
     special = scored_specials(tokens) if tokens else ()
     task = Task(found.config, name, labels, range=seen, special=special, vocabulary=tokens)
     chosen = resolve(precision, place)
@@ -202,6 +208,14 @@ def open_folder(
     budget = budget_tokens(found.config, chosen, place)
     window = window_of(configs, found.config)
     return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget, window)
+
+
+def _tokens(path: Path, roles: Mapping[str, str]) -> Tokenizer | None:
+    """The folder's tokenizer with what a recipe says of its roles; None where there is none."""
+    if not (path / TOKENIZER).is_file():
+        return None
+    found = Tokenizer.load(path)
+    return Tokenizer(found.inner, {**found.roles, **roles}, found.pre_tokenization)
 
 
 def _scores_specials(config: ObjectiveConfig) -> bool:
@@ -248,7 +262,7 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
     """What a folder of Hugging Face was trained for: classes where it has a head, else to predict text."""
     head = next((name for name in found.stored if name.endswith(".score.weight")), None)
     if head is None:
-        return [CausalLMConfig()], "", ()
+        return [MaskedLMConfig() if found.config.arrangement == "encoder" else CausalLMConfig()], "", ()
     name = head.split(".")[1]
     if found.task == "choices":
         return [MultipleChoiceConfig()], name, ()
@@ -275,10 +289,17 @@ def _parsed(found: ModelFolder, read: Callable[[Mapping[str, Any]], T]) -> T:
         raise UserError(first["msg"], file=found.path / CARD, field=field or None) from None
 
 
-def row_template(form: Format) -> Template:
+def row_template(form: Format, frame: Frame = GPT1) -> Template:
     """How special tokens stand around one text and around two, for tools that know nothing of our formats."""
-    between = ["delimiter"] if "delimiter" in form.roles else []
-    return ["start", "$A", "extract"], ["start", "$A", *between, "$B", "extract"]
+    return frame.template("delimiter" in form.roles)
+
+
+def text_template(tokenizer: Tokenizer, model: ModelConfig) -> Template | None:
+    """The same for a model of running text: none for a decoder, whose windows have nothing around them."""
+    frame = Frame.of(model)
+    if model.arrangement != "encoder" or not all(map(tokenizer.has, frame.roles(pair=False))):
+        return None
+    return frame.template(all(map(tokenizer.has, frame.roles(pair=True))))
 
 
 def never_said(tokenizer: Tokenizer, model: ModelConfig) -> list[int]:

@@ -15,21 +15,23 @@ from gradus.core.errors import UserError, counted, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps
+from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, Skipped
 from gradus.data.rows import RowsData, RowSource
 from gradus.data.shards import TokenStore
-from gradus.data.sources import Rows, Source, Windows
-from gradus.data.text import TextData
+from gradus.data.sources import Rows, Source
+from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.zero_shot import Probe
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
-from gradus.objectives import Objective, Task, serving, window_of
+from gradus.objectives import Objective, Task, reads_row_label, serving, window_of
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
+from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
 from gradus.training.transfer import FirstLayers
 
@@ -75,6 +77,11 @@ class Prepared:
         return (self.answers.low, self.answers.high) if isinstance(self.answers, Numbers) else None
 
     @property
+    def window_labels(self) -> tuple[str, ...]:
+        """The classes of its windows, where an objective tells those apart."""
+        return next((one.labels for one in self.objectives if one.labels), ())
+
+    @property
     def encoder(self) -> RowEncoder:
         """What makes tokens of its rows."""
         data = self.node.stage.data
@@ -108,8 +115,12 @@ class Prepared:
 
     @property
     def main(self) -> int:
-        """The place of the objective that the stage is judged by: the row's label where there is one."""
-        return next((at for at, one in enumerate(self.objectives) if one.measure != "tokens"), 0)
+        """The place of the objective that the stage is judged by: the row's label where there is one, else
+        tokens."""
+        places = range(len(self.objectives))
+        on_rows = [at for at in places if reads_row_label(self.objectives[at])]
+        on_tokens = [at for at in places if self.objectives[at].measure == "tokens"]
+        return [*on_rows, *on_tokens, 0][0]
 
     @cached_property
     def batch(self) -> int:
@@ -177,15 +188,15 @@ def prepare(node: Node, material: Material) -> Prepared:
     wrong."""
     start = starting_point(node, material)
     data = node.stage.data
-    roles = _roles(node)
+    roles = _roles(node, start.model)
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
     _check_transfer(node, model)
     _check_serves(node, model)
     answers = None
     if isinstance(data, TextData):
-        window, least = _window(node, model), max(one.least for one in node.stage.objectives)
-        splits = {name: _text_split(material.store(source, tokenizer), data, window, least)
+        least = max(one.least for one in node.stage.objectives)
+        splits = {name: _text_split(source, node, tokenizer, model, least, material)
                   for name, source in material.texts(data).items()}  # fmt: skip
     else:
         answers = _answers(node, data, material)
@@ -209,7 +220,7 @@ def starting_point(node: Node, material: Material) -> Start:
     """The tokenizer and model config a node begins with, worked out without the parent having run."""
     if node.parent is not None:
         parent = starting_point(node.parent, material)
-        roles = [role for role in _roles(node.parent) if not parent.tokenizer.has(role)]
+        roles = [role for role in _roles(node.parent, parent.model) if not parent.tokenizer.has(role)]
         tokenizer = parent.tokenizer.with_roles(roles)
         return Start(tokenizer, _model(node.parent, parent.model, tokenizer))
     if node.folder is not None:
@@ -243,10 +254,16 @@ def _check_transfer(node: Node, model: ModelConfig) -> None:
         )
 
 
-def _roles(node: Node) -> tuple[str, ...]:
-    """The roles that its data and its objectives need, each once."""
-    data = node.stage.data
-    own = ("end",) if isinstance(data, TextData) else data.format.roles
+def _roles(node: Node, model: ModelConfig) -> tuple[str, ...]:
+    """The roles that data and objectives need."""
+    data, frame = node.stage.data, Frame.of(model)
+    if isinstance(data, RowsData):
+        encoded = model.arrangement == "encoder" and data.format.kind != "text_to_text"
+        own = frame.roles("delimiter" in data.format.roles) if encoded else data.format.roles
+    elif data.windows in ("sentence_pairs", "sentence_order"):
+        own = (*frame.roles(True), "end")
+    else:
+        own = ("start", "end") if model.arrangement == "encoder" else ("end",)
     return tuple(dict.fromkeys([*own, *(role for one in node.stage.objectives for role in one.roles)]))
 
 
@@ -277,14 +294,18 @@ def _window(node: Node, model: ModelConfig) -> int:
         raise
 
 
-def _text_split(store: TokenStore, data: TextData, window: int, least: int) -> Split:
-    windows = Windows(store, window, data.windows)
+def _text_split(
+    source: TextSource, node: Node, tokenizer: Tokenizer, model: ModelConfig, least: int, material: Material
+) -> Split:
+    data = node.stage.data
+    assert isinstance(data, TextData)
+    windows, store, counts = text_windows(
+        source, data, tokenizer, model, _window(node, model),
+        lambda text: material.store(text, tokenizer), material.cache, least,
+    )  # fmt: skip
     if windows.longest < least:
         problem = f"the longest window of the text has {counted(windows.longest, 'token')}"
         raise UserError(problem, field="data.train", hint=f"the objective needs {least}")
-    counts = {"rows": len(windows), "documents": len(store.documents) - 1, "tokens": store.total,
-              "bytes": store.bytes, "truncated_rows": 0, "truncated_tokens": 0, "skipped_rows": 0,
-              "short_rows": windows.shorter_than(least)}  # fmt: skip
     return Split(windows, store=store, counts=counts)
 
 

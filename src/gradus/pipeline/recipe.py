@@ -20,9 +20,10 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.families import preset
-from gradus.objectives import Measure, ObjectiveConfig
+from gradus.objectives import Measure, ObjectiveConfig, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
+from gradus.pipeline.fitting import require_windows
 from gradus.pipeline.published import StagePreset, published
 from gradus.tokenizers import BytePairTokenizer, TokenizerConfig
 from gradus.training.transfer import Transferred
@@ -217,11 +218,12 @@ class Stage(Config):
 
     def _task_fits(self) -> None:
         """Raises for an objective that these rows cannot serve, and for two that read the same label."""
-        tasks = [one.kind for one in self.objectives if one.measure != "tokens"]
+        tasks = [one.kind for one in self.objectives if reads_row_label(one)]
         corrupting = [one.kind for one in self.objectives if one.corrupts]
         if len(corrupting) > 1:
             problem = f"{' and '.join(corrupting)} cannot change the same text"
             raise wrong("objectives", problem, None, "each in a stage of its own")
+        require_windows(self.objectives, self.data.windows if isinstance(self.data, TextData) else None)
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -262,7 +264,8 @@ class Stage(Config):
         for name in self.zero_shot:
             if not STAGE_NAME.fullmatch(name):
                 raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
-        if self.zero_shot and all(one.measure != "tokens" for one in self.objectives):
+        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.objectives)
+        if self.zero_shot and not speaks:
             problem, hint = (
                 "a stage that does not learn to predict text cannot be asked",
                 "add {kind: causal_lm}",
@@ -276,8 +279,11 @@ class Stage(Config):
 
     @property
     def measure(self) -> Measure:
-        """What it is judged by: the labels of its rows where an objective reads them, else its tokens."""
-        return next((one.measure for one in self.objectives if one.measure != "tokens"), "tokens")
+        """What it is judged by: the labels of its rows where an objective reads them, else its tokens, else
+        the labels of its windows."""
+        rows = [one.measure for one in self.objectives if reads_row_label(one)]
+        tokens = any(one.measure == "tokens" for one in self.objectives)
+        return rows[0] if rows else "tokens" if tokens else "classes"
 
     @property
     def metric(self) -> str:
@@ -286,7 +292,7 @@ class Stage(Config):
             return self.stop.metric
         if isinstance(self.data, RowsData):
             return "accuracy" if self.told_answers else MAIN_METRIC[self.measure]
-        return "bits_per_byte" if self.every_token else "loss"
+        return "bits_per_byte" if self.every_token else MAIN_METRIC[self.measure]
 
     @property
     def every_token(self) -> bool:

@@ -23,6 +23,7 @@ from gradus.core.example import Example, ragged
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
 from gradus.data.formats import Single
+from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, renamed
 from gradus.data.sources import Rows, Windows
@@ -30,7 +31,7 @@ from gradus.data.text_to_text import row_encoder
 from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score
-from gradus.objectives import Measure, Objective
+from gradus.objectives import Measure, Objective, reads_row_label
 from gradus.pipeline.answers import told
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.generating import continue_texts
@@ -143,7 +144,7 @@ class Model:
         if isinstance(texts, str):
             hint = "put it in a list: score([...])"
             raise UserError("score takes many texts, and this is one", field="texts", text=texts, hint=hint)
-        alone = _asked_for(self.opened.learner, self.taught("tokens"))
+        alone = _asked_for(self.opened.learner, self.speaks())
         pieces = [
             replace(example, row=text)
             for text, ids in enumerate(self.tokens.encode(texts))
@@ -160,27 +161,42 @@ class Model:
         """One float32 array for each list of token ids, or encoding of `tokenizer`: [T, V], or [K] where the
         model has a task's head.
 
-        K is the number of classes, 1 for a number or a choice; they are scored at the last token. The ids are
-        taken as they are (`tokenizer` puts a row's special tokens around its text). Raises UserError for an
-        empty list, one longer than the context and an id beyond the vocabulary.
+        K is the number of classes, 1 for a number or a choice; they are scored at the last token, by an
+        encoder at the first. The ids are taken as they are (`tokenizer` puts a row's special tokens around
+        its text, and its encodings say which of two texts a token belongs to). Raises UserError for an empty
+        list, one longer than the context and an id beyond the vocabulary.
         """
         if isinstance(sequences, str | tokenizers.Encoding):
             raise _one_sequence(sequences)
-        examples = [Example(row, (self._checked(ids, row),)) for row, ids in enumerate(sequences)]
+        examples = [
+            Example(row, (self._checked(ids, row),), segments=self._segments(ids))
+            for row, ids in enumerate(sequences)
+        ]
+        learner = self.opened.learner
         found: list[np.ndarray] = []
         for part in cut(examples, self.opened.budget):
             with torch.inference_mode():
-                source = ragged([example.sequences[0] for example in part])
-                states = self.opened.learner.transformer(source.to(self.opened.device))
+                parts = [belongs for example in part for belongs in example.segments]
+                source = ragged([example.sequences[0] for example in part], segments=parts)
+                states = learner.transformer(source.to(self.opened.device))
                 if self.task is not None and self.task.head_name is not None:
-                    last = torch.from_numpy(source.offsets[1:] - 1).to(states.device)
-                    scores = self.opened.learner.heads[self.task.head_name](states.index_select(0, last))
+                    first = learner.transformer.config.arrangement == "encoder"
+                    read = source.offsets[:-1] if first else source.offsets[1:] - 1
+                    chosen = states.index_select(0, torch.from_numpy(read).to(states.device))
+                    scores = learner.heads[self.task.head_name](learner.transformer.pooled(chosen))
                     found += list(scores.float().cpu().numpy())
                     continue
                 for begin, end in zip(source.offsets[:-1], source.offsets[1:]):
-                    logits = self.opened.learner.transformer.logits(states[begin:end])
+                    logits = learner.transformer.logits(states[begin:end])
                     found.append(logits.float().cpu().numpy())
         return found
+
+    def _segments(self, ids: Sequence[int] | tokenizers.Encoding) -> tuple[np.ndarray, ...]:
+        """Which text each token belongs to, where the model asks; plain ids are all of the first."""
+        if self.opened.folder.config.segments < 2:
+            return ()
+        belongs = ids.type_ids if isinstance(ids, tokenizers.Encoding) else np.zeros(len(ids))
+        return (np.array(belongs, dtype=np.int64),)
 
     def evaluate(
         self,
@@ -198,7 +214,7 @@ class Model:
         inner = tokenizers.Tokenizer.from_str(self.tokens.inner.to_str())
         inner.encode_special_tokens = True  # the text of a special token inside user text is text
         if self.reading.format is not None:
-            template = row_template(self.reading.format)
+            template = row_template(self.reading.format, Frame.of(self.opened.folder.config))
             inner.post_processor = post_processor(inner, self.tokens.roles, template)
         return inner
 
@@ -218,7 +234,7 @@ class Model:
     @property
     def task(self) -> Objective | None:
         """The objective that answers rows; None for a language model."""
-        return next((one for one in self.opened.learner.objectives if one.measure != "tokens"), None)
+        return next((one for one in self.opened.learner.objectives if reads_row_label(one)), None)
 
     def judge(self) -> Objective:
         """The objective that answers rows. Raises UserError where there is none."""
@@ -232,6 +248,14 @@ class Model:
             if objective.measure == measure:
                 return objective
         raise self._unfit("this model was not taught to predict text", "predict")
+
+    def speaks(self) -> Objective:
+        """The objective that predicts a text token by token. Raises UserError where there is none."""
+        if self.opened.folder.config.arrangement == "encoder":
+            problem = "an encoder sees a text from both sides, so it cannot go on with it or score it"
+            fits = "predict" if self.task else "evaluate"
+            raise UserError(problem, file=self.opened.folder.path, hint=f"`gradus {fits}` fits it")
+        return self.taught("tokens")
 
     def _unfit(self, problem: str, fits: str) -> UserError:
         hint = f"`gradus {fits}` and `gradus evaluate` fit it"

@@ -251,7 +251,7 @@ class StageRun:
         began = time.perf_counter()
         prepared = self.prepared
         part = prepared.splits[split]
-        scores = score(learner, part.source, self.world, self.budget, self.node.seed)
+        scores = score(learner, part.source, self.world, self.budget)
         for found in scores:
             _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
         names = prepared.labels.names if prepared.labels else ()
@@ -343,7 +343,7 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     return {
         objective.head_name: {
             "objective": objective.name,
-            "labels": labels,
+            "labels": list(objective.labels) or labels,
             "bias": config.biased(prepared.model),
         }
         for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)

@@ -31,7 +31,7 @@ TEXTS = ("$A", "$B")
 
 Template = tuple[Sequence[str], Sequence[str]]
 """How special tokens stand around one text and around two: (["start", "$A", "extract"], ["start", "$A",
-"delimiter", "$B", "extract"])."""
+"delimiter", "$B", "extract"]). With ":1" behind it a word belongs to segment 1: "$B:1"."""
 
 _NAMED = {
     "pad": "pad_token",
@@ -118,10 +118,11 @@ def write_tokenizer(
         inner = tokenizers.Tokenizer.from_str(inner.to_str())
         inner.post_processor = post_processor(inner, roles, template)
     write_file(folder / TOKENIZER, inner.to_str(pretty=True) + "\n")
+    types = ["token_type_ids"] if template and any(map(_segment, template[1])) else []
     named = {key: roles[role] for role, key in _NAMED.items() if role in roles}
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *types, "attention_mask"],
         **named,
         "split_special_tokens": True,
         "clean_up_tokenization_spaces": False,
@@ -136,10 +137,22 @@ def post_processor(
     inner: tokenizers.Tokenizer, roles: Mapping[str, str], template: Template
 ) -> TemplateProcessing:
     """The template as the library wants it. Raises UserError for a role that no token plays."""
-    used = dict.fromkeys(word for part in template for word in part if word not in TEXTS)
+    used = dict.fromkeys(name for part in template for name in map(_name, part) if name not in TEXTS)
     for role in used:
         if role not in roles:
             raise UserError(f"the tokenizer has no token for the role {role!r}", field="tokenizer")
-    single, pair = ([word if word in TEXTS else roles[word] for word in part] for part in template)
+    single, pair = (
+        [(name if (name := _name(word)) in TEXTS else roles[name]) + ":1" * _segment(word) for word in part]
+        for part in template
+    )
     ids = [(text, inner.token_to_id(text)) for text in dict.fromkeys(roles[role] for role in used)]
     return TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+
+
+def _name(word: str) -> str:
+    """A word of a template without its segment."""
+    return word.removesuffix(":1")
+
+
+def _segment(word: str) -> int:
+    return int(word.endswith(":1"))

@@ -21,7 +21,7 @@ USUAL = {
     "pad": ("<|pad|>", "[PAD]", "<pad>"),
     "unknown": ("<|unknown|>", "[UNK]", "<unk>"),
     "start": ("<|start|>", "_start_", "[CLS]", "<s>"),
-    "delimiter": ("<|delimiter|>", "_delimiter_", "[SEP]"),
+    "delimiter": ("<|delimiter|>", "_delimiter_", "[SEP]", "</s>"),
     "extract": ("<|extract|>", "_classify_", "[CLS]"),
     "end": ("<|end|>", "<|endoftext|>", "[SEP]", "</s>"),
     "mask": ("<|mask|>", "[MASK]", "<mask>"),

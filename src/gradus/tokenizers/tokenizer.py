@@ -20,10 +20,12 @@ import tokenizers
 from gradus.core.errors import UserError, nearest
 from gradus.core.sentences import SentenceEnds
 from gradus.core.storage import digest_json
+from gradus.core.words import WordEdges
 from gradus.tokenizers import cutting, standard
 from gradus.tokenizers.files import PreTokenization, Template, read_tokenizer, write_tokenizer
 from gradus.tokenizers.roles import RELEASE, WORD_END, check_role, check_roles, role_text
 from gradus.tokenizers.sentences import sentence_ends
+from gradus.tokenizers.words import word_edges
 
 BATCH = 1 << 21
 """Characters encoded at once: enough for every thread, little enough that the library's lists stay small."""
@@ -164,6 +166,11 @@ class Tokenizer:
         """Which ids end a sentence. See `sentences`."""
         roles = frozenset(self.role(name) for name in self.roles)
         return sentence_ends(self, roles, self.role("end") if self.has("end") else None)
+
+    @cached_property
+    def word_edges(self) -> WordEdges:
+        """Which tokens begin and end words. See `words`."""
+        return word_edges(self)
 
     @cached_property
     def _cuts(self) -> re.Pattern[str] | None:

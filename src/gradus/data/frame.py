@@ -1,0 +1,69 @@
+"""Which special tokens stand around the texts of a sequence: as GPT-1 has it, or as encoders do.
+
+A decoder reads `start first delimiter second extract` and is read at the last token, which has seen all
+others (Radford et al. 2018, section 3.3). An encoder reads `start first delimiter second end` and is read at
+the first (Devlin et al. 2019, figure 3); the tokens of the first text, its delimiter among them, then belong
+to segment 0 and all others to segment 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradus.core.model import FamilyName, ModelConfig
+
+TWO_DELIMITERS: tuple[FamilyName, ...] = ("roberta", "bart")
+"""Families that put two between texts, as released: `<s> A </s></s> B </s>`."""
+Roles = Mapping[str, np.ndarray]
+"""The token of a role, [1], by the role's name."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The roles of the special tokens: `start` before the first text, `between` two texts, `after` the last;
+    `segments`: whether tokens belong to the first or the second text."""
+
+    between: tuple[str, ...] = ("delimiter",)
+    after: str = "extract"
+    segments: bool = False
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Frame:
+        """What models of this arrangement and family read."""
+        if model.arrangement != "encoder":
+            return cls()
+        between = ("delimiter",) * (2 if model.family in TWO_DELIMITERS else 1)
+        return cls(between, "end", model.segments >= 2)
+
+    def roles(self, pair: bool) -> tuple[str, ...]:
+        """The roles that stand in a sequence of one text or of a pair, each once."""
+        return tuple(dict.fromkeys(("start", *(self.between if pair else ()), self.after)))
+
+    def template(self, pair: bool) -> tuple[list[str], list[str]]:
+        """One text and two with their special tokens, for tools that know nothing of our formats; without
+        `pair` nothing stands between two texts. ":1" marks what belongs to segment 1."""
+        second = ":1" if self.segments else ""
+        between = self.between if pair else ()
+        return ["start", "$A", self.after], ["start", "$A", *between, f"$B{second}", f"{self.after}{second}"]
+
+    def size(self, texts: int) -> int:
+        """Special tokens of a sequence of so many texts."""
+        return 2 + len(self.between) * (texts - 1)
+
+    def laid(self, texts: list[np.ndarray], roles: Roles) -> tuple[np.ndarray, np.ndarray]:
+        """(ids [T], segments [T]) of texts with the special tokens around them."""
+        pieces, owners = [roles["start"], texts[0]], [0, 0]
+        for text in texts[1:]:
+            pieces += [roles[role] for role in self.between] + [text]
+            owners += [0] * len(self.between) + [1]
+        pieces.append(roles[self.after])
+        owners.append(int(len(texts) > 1))
+        belongs = np.repeat(owners, [len(piece) for piece in pieces])
+        return np.concatenate(pieces).astype(np.int64), belongs.astype(np.int64)
+
+
+GPT1 = Frame()
+"""start first delimiter second extract."""

@@ -1,0 +1,248 @@
+"""Encoders from raw text to predictions: recipes on built-in data, what they refuse, real Chinese text."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tiny import tiny
+
+from gradus.core.errors import UserError
+from gradus.pipeline.check import check
+from gradus.pipeline.evaluating import evaluate_file
+from gradus.pipeline.material import Material
+from gradus.pipeline.plan import make_plan
+from gradus.pipeline.prepare import prepare
+from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.run import run
+from gradus.pipeline.serving import load
+from gradus.pipeline.showing import shown
+
+pytestmark = pytest.mark.usefixtures("alone")
+ENCODER: dict[str, Any] = {
+    "preset": "gpt1-tiny", "layers": 1, "width": 16, "heads": 2, "context": 40, "arrangement": "encoder",
+    "segments": 2, "embedding_norm": True, "pooler": True, "output_transform": True, "output_bias": True,
+    "dropout": 0.0, "initial_deviation": 0.1,
+}  # fmt: skip
+BERT: dict[str, Any] = {
+    "model": ENCODER,
+    "stages.pretrain.objectives": [{"kind": "masked_lm"}, {"kind": "next_sentence"}],
+    "stages.pretrain.data.windows": "sentence_pairs",
+    "stages.finetune.objectives": [{"kind": "classification"}],
+    "stages.finetune.optimizer.lr": 1e-2,
+    "stages.finetune.length": "80 steps",
+}
+TEXTS = ["the film in the town was very lovely .", "城里的电影非常糟糕。"]
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of BERT's two stages."""
+    folder = tmp_path_factory.mktemp("bert")
+    return run(tiny(folder / "bert.yaml", BERT), runs=folder / "runs")
+
+
+def stage(folder: Path, name: str) -> Path:
+    (found,) = (folder / "stages").glob(f"{name}-*")
+    return found
+
+
+def test_both_losses_fall_and_are_told(journey: Path) -> None:
+    lines = [
+        json.loads(line) for line in (stage(journey, "pretrain") / "metrics.jsonl").read_text().splitlines()
+    ]
+    train = [line["loss"]["masked_lm"] for line in lines if line["kind"] == "train"]
+    assert train[-1] < train[0]
+    record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
+    dev = record["results"]["dev"]
+    assert set(dev) == {"loss", "perplexity", "next_sentence.loss", "next_sentence.accuracy"}
+    assert record["floors"] == {}
+    assert record["data"]["train"]["sentences"] == 40 * 25
+
+
+def test_fine_tuning_reads_the_first_state_through_the_pooler(journey: Path) -> None:
+    record = json.loads((stage(journey, "finetune") / "stage.json").read_text())
+    assert record["results"]["dev"]["accuracy"] > 0.9
+    moved = {one["tensor"]: one["what"] for one in record["transfer"]}
+    assert moved["transformer.pooler.weight"] == "loaded"
+    assert moved["heads.finetune.score.weight"] == "new"
+
+
+def test_predict_and_logits_agree_with_each_other(journey: Path) -> None:
+    model = load(stage(journey, "finetune") / "model")
+    answers = list(model.predict(TEXTS))
+    assert [answer["label"] for answer in answers] == ["positive", "negative"]
+    encodings = model.tokenizer.encode_batch(TEXTS)
+    assert encodings[0].tokens[0] == "<|start|>" and encodings[1].tokens[-1] == "<|end|>"
+    for answer, logits in zip(answers, model.logits(encodings)):
+        assert np.allclose(list(answer["scores"].values()), logits, atol=1e-5)
+    with pytest.raises(UserError, match="sees a text from both sides"):
+        model.generate("the film")
+
+
+def test_evaluation_repeats_what_training_said(journey: Path) -> None:
+    for name in ("pretrain", "finetune"):
+        told = json.loads((stage(journey, name) / "stage.json").read_text())["results"]["dev"]
+        found = evaluate_file(load(stage(journey, name) / "model"), "builtin:tiny", "dev")
+        again = evaluate_file(load(stage(journey, name) / "model"), "builtin:tiny", "dev")
+        assert found == again and "bits_per_byte" not in found
+        for metric, value in told.items():
+            assert found[metric] == pytest.approx(value, rel=2e-2), metric  # bf16 there, fp32 here
+
+
+def test_a_language_model_folder_of_an_encoder_has_states_of_the_vocabulary(journey: Path) -> None:
+    model = load(stage(journey, "pretrain") / "model")
+    (logits,) = model.logits([model.tokens.encode([TEXTS[0]])[0].tolist()])
+    assert logits.shape[1] == model.opened.folder.config.vocab_size
+    settings = json.loads((stage(journey, "pretrain") / "model" / "tokenizer_config.json").read_text())
+    assert settings["model_input_names"] == ["input_ids", "token_type_ids", "attention_mask"]
+    with pytest.raises(UserError, match="sees a text from both sides"):
+        model.score(TEXTS)
+
+
+def test_other_tools_lay_out_a_pair_as_the_encoder_does(tmp_path: Path) -> None:
+    changes = BERT | {
+        "stages.pretrain.objectives": [{"kind": "masked_lm", "unit": "span", "draw": "static"}],
+        "stages.pretrain.data.windows": "document",
+        "stages.pretrain.length": "2 steps",
+        "stages.finetune.data.format": {
+            "kind": "pair",
+            "first": "text",
+            "second": "label_text",
+            "label": "label",
+        },
+        "stages.finetune.length": "2 steps",
+    }
+    rows = "text\tlabel_text\tlabel\n" + "".join(f"你好{at}\tgood {at}\t{at % 2}\n" for at in range(8))
+    (tmp_path / "rows.tsv").write_text(rows, encoding="utf-8")
+    changes |= {"stages.finetune.data.train": "rows.tsv", "stages.finetune.data.dev": "rows.tsv"}
+    folder = run(tiny(tmp_path / "pair.yaml", changes), runs=tmp_path / "runs")
+    model = load(stage(folder, "finetune") / "model")
+    row = {"text": "你好3", "label_text": "good 3"}
+    (answer,) = model.predict([row])
+    encoding = model.tokenizer.encode(*row.values())
+    assert encoding.type_ids[0] == 0 and encoding.type_ids[-1] == 1
+    (logits,) = model.logits([encoding])
+    assert np.allclose(list(answer["scores"].values()), logits, atol=1e-5)
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(stage(folder, "finetune") / "model")(*row.values())
+    assert theirs["input_ids"] == encoding.ids and theirs["token_type_ids"] == encoding.type_ids
+
+
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_sentence_order_pretrains(unit: str, tmp_path: Path) -> None:
+    changes = BERT | {
+        "stages.pretrain.objectives": [{"kind": "masked_lm", "unit": unit}, {"kind": "sentence_order"}],
+        "stages.pretrain.data.windows": "sentence_order",
+        "stages.pretrain.length": "3 steps",
+        "stages.finetune.length": "2 steps",
+    }
+    folder = run(tiny(tmp_path / "albert.yaml", changes), runs=tmp_path / "runs")
+    card = json.loads((stage(folder, "pretrain") / "model" / "gradus.json").read_text())
+    head = {"objective": "sentence_order", "labels": ["in order", "swapped"], "bias": True}
+    assert card["heads"] == {"pretrain": head} and card["windows"] == "sentence_order"
+
+
+def test_next_sentence_alone_is_judged_by_its_accuracy(tmp_path: Path) -> None:
+    changes = BERT | {"stages.pretrain.objectives": [{"kind": "next_sentence"}],
+                      "stages.pretrain.stop": {"metric": "accuracy"}, "stages.pretrain.length": "3 steps",
+                      "stages.finetune.length": "2 steps"}  # fmt: skip
+    folder = run(tiny(tmp_path / "alone.yaml", changes), runs=tmp_path / "runs")
+    record = json.loads((stage(folder, "pretrain") / "stage.json").read_text())
+    assert 0 <= record["results"]["dev"]["accuracy"] <= 1
+    assert "accuracy" in evaluate_file(load(stage(folder, "pretrain") / "model"), "builtin:tiny", "dev")
+
+
+REFUSED = {
+    "windows without pairs": (
+        {"stages.pretrain.data.windows": "contiguous"},
+        "pretrain.data.windows.*next_sentence reads the label of another kind.*windows: sentence_pairs"),
+    "the other windows": (
+        {"stages.pretrain.data.windows": "sentence_order"}, "next_sentence reads the label of another kind"),
+    "rows": (
+        {"stages.finetune.objectives": [{"kind": "next_sentence"}]}, "reads the label of windows of text"),
+    "sentences of plain windows": (
+        {"stages.pretrain.data.windows": "document", "stages.pretrain.data.sentences": "lines",
+         "stages.pretrain.objectives": [{"kind": "masked_lm"}]}, "not made of sentences"),
+    "bits per byte": (
+        {"stages.pretrain.stop": {"metric": "bits_per_byte"}}, "no such metric"),
+    "no such unit": (
+        {"stages.pretrain.objectives": [{"kind": "masked_lm", "unit": "letter"}]}, "unit"),
+    "more than all": (
+        {"stages.pretrain.objectives": [{"kind": "masked_lm", "random": 0.5}]}, "more than all of the chos"),
+    "a context too short": ({"model": ENCODER | {"context": 4}}, "no room for two segments"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_cannot_be_is_refused_before_the_first_step(name: str, tmp_path: Path) -> None:
+    patch, told = REFUSED[name]
+    with pytest.raises(UserError) as mistake:
+        check(tiny(tmp_path / "bad.yaml", BERT | patch), runs=tmp_path / "runs")
+    assert re.search(told, str(mistake.value), re.DOTALL), str(mistake.value)
+
+
+def test_documents_of_one_sentence_are_told(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(
+        "他走了。\n她也走了。\n\n一句。\n\nOne.\nTwo.\nThree.\n" * 4, encoding="utf-8"
+    )
+    changes = {"stages.pretrain.data.train": "text.txt", "stages.pretrain.data.documents": "blank line",
+               "stages.pretrain.data.dev": None}  # fmt: skip
+    notes = check(tiny(tmp_path / "one.yaml", BERT | changes), runs=tmp_path / "runs").notes
+    assert any("have one sentence and begin no pair" in note for note in notes)
+
+
+@pytest.mark.data
+def test_real_chinese_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLUECorpusSmall: one sentence a line, blank lines between documents."""
+    root = DATA
+    if root is None or not (Path(root) / "LM_zh_CLUECorpusSmall").is_dir():
+        pytest.skip("GRADUS_DATA names no folder of public data sets")
+    recipe = {
+        "tokenizer": {"kind": "char"}, "model": {**ENCODER, "context": 128},
+        "stages": {"pretrain": {
+            "data": {"kind": "text", "train": "LM_zh_CLUECorpusSmall/*.txt", "dev": "5 %",
+                     "documents": "blank line", "windows": "sentence_pairs"},
+            "objectives": [{"kind": "masked_lm", "unit": "word"}, {"kind": "next_sentence"}],
+            "length": "1 epoch"}},
+    }  # fmt: skip
+    (tmp_path / "clue.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    material = Material(Path(root), tmp_path / "cache")
+    (node,) = make_plan(read_recipe(tmp_path / "clue.yaml"), material).nodes.values()
+    prepared = prepare(node, material)
+    counts = prepared.splits["train"].counts
+    assert counts["documents"] > 500 and counts["sentences"] > 3 * counts["documents"]
+    assert counts["documents_of_one_sentence"] < counts["documents"] / 2
+    masked, source = prepared.objectives[0], prepared.train
+    share, labels = [], []
+    for index in range(0, len(source), 7):
+        example = source.example(index)
+        hidden = masked.corrupt(example, np.random.default_rng(index))
+        share.append(len(hidden.chosen[0]) / (len(example.sequences[0]) - 3))
+        labels.append(example.label)
+        assert len(example.sequences[0]) <= 128
+    assert abs(np.mean(share) - 0.15) < 0.01 and abs(np.mean(labels) - 0.5) < 0.1
+
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "objectives-encoder.md"
+_FENCED = r"```yaml\n(.*?)```\n\n```\n(.*?)\n```"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_worked_examples_are_printed_by_the_code(number: int, tmp_path: Path) -> None:
+    blocks = re.findall(_FENCED, EXAMPLES.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 4
+    recipe, printed = blocks[number]
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    assert printed == shown(tmp_path / "recipe.yaml")
+
+
+DATA = os.environ.get("GRADUS_DATA")
+"""Read before a test takes it away."""
