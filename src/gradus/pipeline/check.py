@@ -18,6 +18,7 @@ from gradus.distributed.precision import resolve
 from gradus.distributed.world import choose_device
 from gradus.evaluation.shots import shots_said
 from gradus.families import FAMILIES
+from gradus.families.heads import Task as HeadTask
 from gradus.objectives import HeadConfig
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.leaks import leakage
@@ -149,7 +150,8 @@ def _inexpressible(prepared: Prepared) -> str | None:
     obstacle = None
     for config in prepared.node.stage.objectives:
         if isinstance(config, HeadConfig) and config.measure != "tokens":
-            obstacle = family.TABLE.obstacle(config.measure, config.biased(prepared.model))
+            task: HeadTask = "next" if config.kind == "next_sentence" else config.measure
+            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))
     return family.expressible(prepared.model, heads) or obstacle
 
 

@@ -34,6 +34,7 @@ from gradus.objectives import (
     ClassificationConfig,
     MaskedLMConfig,
     MultipleChoiceConfig,
+    NextSentenceConfig,
     ObjectiveConfig,
     RegressionConfig,
     Task,
@@ -266,6 +267,8 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
     name = head.split(".")[1]
     if found.task == "choices":
         return [MultipleChoiceConfig()], name, ()
+    if found.task == "next":
+        return [MaskedLMConfig(), NextSentenceConfig()], name, ()
     bias = f"heads.{name}.score.bias" in found.stored
     if found.task == "number":
         return [RegressionConfig(bias=bias)], name, ()
