@@ -71,7 +71,7 @@ WHY: tuple[tuple[dict[str, Any], str], ...] = (
     ({"output_scale": True}, "output_scale"),
     ({"output_transform": False}, "both, or neither"),
     ({"segments": 0}, "segments"),
-    ({"tuned_width": 16}, "tuned_width"),
+    ({"tuned_width": 16}, "tuned width"),
     ({"pooler": True, "dense_head": True}, "dense_head"),
     ({"pooler": False, "dense_head": False}, "dense_head"),
 )

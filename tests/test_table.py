@@ -18,6 +18,7 @@ from gradus.families.table import Place, Table, joined, transposed
 CONFIG = ModelConfig(
     arrangement="encoder_decoder", layers=2, width=12, heads=3, kv_heads=1, context=8, vocab_size=11,
     feed_forward=20, positions="relative", output_bias=True, tie_embeddings=True,
+    dense_head=True,
 )  # fmt: skip
 
 
