@@ -226,8 +226,8 @@ def test_a_bias_that_theirs_lacks_is_kept_in_our_own_form(tmp_path: Path, task: 
     folder = read_folder(tmp_path / "ours")
     assert folder.task == task and folder.labels == (list(labels) or None)
     assert all(torch.equal(folder.tensors[name], part) for name, part in tensors.items())
-    assert gpt1.obstacle(task, True) and not gpt1.obstacle(task, False)
-    assert gpt1.obstacle("choices", False) and not FAMILIES["gpt1"].obstacle("choices", True)
+    assert gpt1.TABLE.obstacle(task, True) and not gpt1.TABLE.obstacle(task, False)
+    assert gpt1.TABLE.obstacle("choices", False) and not FAMILIES["gpt1"].TABLE.obstacle("choices", True)
 
 
 def changed(path: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor | None]) -> None:

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from gradus.core.errors import UserError
 from gradus.core.example import ragged
 from gradus.core.model import ModelConfig
-from gradus.evaluation.generate import Sampling, generate, kept_probabilities
-from gradus.families.gpt1 import to_config_json, to_names
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling, kept_probabilities
+from gradus.families.gpt1 import TABLE, to_config_json
 from gradus.nn.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -41,7 +42,7 @@ def random_model(seed: int, deviation: float = 0.35) -> Transformer:
 def reference_of(model: Transformer) -> transformers.OpenAIGPTLMHeadModel:
     config = transformers.OpenAIGPTConfig(**to_config_json(CONFIG, None, None))
     reference = transformers.OpenAIGPTLMHeadModel(config).eval()
-    names = to_names({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    names = TABLE.written({name: tensor.clone() for name, tensor in model.state_dict().items()}, CONFIG)
     missing, unexpected = reference.load_state_dict(names, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}
     reference.tie_weights()

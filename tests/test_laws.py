@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gradus.core.example import Example
 from gradus.core.keyed import permuted
-from gradus.data.feed import Feed, cut
+from gradus.data.feed import Feed, cut, rows_of_steps, step_bounds
 from gradus.data.sources import Rows
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
@@ -197,6 +197,20 @@ def test_law_5_other_sequences_change_nothing_but_rounding() -> None:
         own = learner.transformer(learner.prepare([row]).source).detach()[: row.tokens]
         assert float((states[start : start + row.tokens] - own).abs().max()) < 1e-12
         start += row.tokens
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+@pytest.mark.parametrize("ramp", [None, (1, 0.5), (2, 1.0), (4, 0.1)])
+def test_a_ramp_grows_the_batch_and_loses_no_row(batch: int, ramp: tuple[int, float] | None) -> None:
+    ramp = None if ramp is None else (min(ramp[0], batch), ramp[1])
+    for total in (1, 5, 100):
+        bounds = step_bounds(total, batch, ramp)
+        sizes = np.diff(bounds)
+        assert bounds[0] == 0 and bounds[-1] == total and sizes.min() >= 1 and sizes.max() <= batch
+        assert (np.diff(sizes[:-1]) >= 0).all()
+        assert len(step_bounds(rows_of_steps(len(sizes), batch, ramp), batch, ramp)) == len(bounds)
+    if batch == 7 and ramp == (1, 0.5):
+        assert sizes[0] == 1 and sizes[-2] == 7 and abs(bounds[np.searchsorted(sizes[:-1], 7)] - 50) < 14
 
 
 def test_micro_batches_keep_order_and_budget() -> None:

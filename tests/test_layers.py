@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gradus.core.model import ModelConfig
 from gradus.nn.gelu import gelu_tanh
 from gradus.nn.heads import LinearHead
 from gradus.nn.initialisation import initialise
@@ -73,7 +74,7 @@ def test_no_targets_give_zero_with_a_gradient() -> None:
     loss.backward()
     assert loss == 0 and weight.grad is not None and not weight.grad.any()
     head = LinearHead(6, 3)
-    initialise(head, 1, 0.02, "heads.x.")
+    initialise(head, 1, ModelConfig(), "heads.x.")
     small = cross_entropy_sum(head(hidden), none, torch.zeros(0))
     small.backward()
     assert small == 0 and not head.score.weight.grad.any()
@@ -107,8 +108,8 @@ def test_dropout_keeps_the_share_it_says_and_scales_the_rest(precision: torch.dt
 
 def test_layer_norm_and_linear_take_any_precision() -> None:
     norm, linear = LayerNorm(16, 1e-5), Linear(16, 8)
-    initialise(norm, 1, 0.02)
-    initialise(linear, 1, 0.02)
+    initialise(norm, 1, ModelConfig())
+    initialise(linear, 1, ModelConfig())
     wide = torch.randn(4, 16)
     near = norm(wide.bfloat16())
     assert near.dtype == torch.bfloat16 and (near.float() - norm(wide)).abs().max() < 0.05

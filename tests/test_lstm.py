@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gradus.core.example import Ragged, ragged
 from gradus.core.model import ModelConfig
-from gradus.evaluation.generate import Sampling, generate
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling
 from gradus.families import preset
 from gradus.nn.losses import linear_cross_entropy
 from gradus.nn.lstm import LSTMLayer, Steps
@@ -119,7 +120,7 @@ def test_gates_begin_open_and_only_matrices_decay() -> None:
     assert built.blocks[1].recurrent.weight.std().item() == pytest.approx(400**-0.5, rel=0.02)
     assert built.blocks[1].input.weight.std().item() == pytest.approx(16**-0.5, rel=0.02)
     assert built.embedding.tokens.weight.std().item() == pytest.approx(0.3, rel=0.1)
-    matrices, vectors = decay_groups(built.named_parameters(), 0.01)
+    matrices, vectors = decay_groups(built.named_parameters(), 0.01, 1e-3)
     assert vectors["weight_decay"] == 0 and len(vectors["params"]) == 4
     assert {id(one) for one in vectors["params"]} == {
         id(parameter) for name, parameter in built.named_parameters() if name.endswith("bias")

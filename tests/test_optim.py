@@ -54,7 +54,7 @@ def test_the_fine_tuning_default_is_the_paper_s() -> None:
 
 def test_only_matrices_decay() -> None:
     learner = toy.learner()
-    matrices, vectors = decay_groups(learner.named_parameters(), 0.01)
+    matrices, vectors = decay_groups(learner.named_parameters(), 0.01, 1e-3)
     assert matrices["weight_decay"] == 0.01 and vectors["weight_decay"] == 0
     assert all(parameter.dim() == 2 for parameter in matrices["params"])
     assert all(parameter.dim() == 1 for parameter in vectors["params"])

@@ -13,7 +13,8 @@ from small_models import CONTEXT, TEXTS, use
 
 import gradus
 from gradus.core.errors import UserError
-from gradus.evaluation.generate import Sampling, generate
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling
 from gradus.pipeline.serving import load, predict_file
 
 
@@ -112,3 +113,67 @@ def test_a_model_is_asked_for_what_it_was_taught(language: Path, pairs: Path, cl
     for ids in ([], [1] * (CONTEXT + 1), [400], [-1], ["a"], [1.5], [[1], [2, 3]]):
         with pytest.raises(UserError, match="sequence 1"):
             use(language).logits([[1], ids])
+
+
+def test_a_list_of_prompts_gives_a_list_of_texts(language: Path):
+    model = use(language)
+    prompts = ["The film", "这部电影", "", "A dull, noisy and far too long"]
+    greedy = model.generate(prompts, tokens=9, temperature=0)
+    assert greedy == [model.generate(prompt, tokens=9, temperature=0) for prompt in prompts]
+    assert model.generate(tuple(prompts), tokens=9, beams=2) == [
+        model.generate(prompt, tokens=9, beams=2) for prompt in prompts
+    ]
+    drawn = model.generate(prompts, tokens=9, seed=4)
+    assert drawn[0] == model.generate(prompts[0], tokens=9, seed=4)
+    assert drawn[:2] == model.generate(prompts[:2], tokens=9, seed=4)
+    same = model.generate(["The film"] * 2, tokens=9, seed=4)
+    assert same[0] == drawn[0] != same[1]
+    assert model.generate([]) == []
+    with pytest.raises(UserError, match="prompt 1: a prompt is a text: '3'"):
+        model.generate(["a", 3])
+
+
+def test_text_ends_before_a_stop_string(language: Path):
+    model = use(language)
+    whole = model.generate("The film", tokens=30, temperature=0)
+    stop = whole[4:6]
+    cut = whole[: whole.index(stop)]
+    assert model.generate("The film", tokens=30, temperature=0, stop=stop) == cut
+    assert model.generate("The film", tokens=30, temperature=0, stop=["~~never", stop]) == cut
+    other = model.generate("The film", tokens=30, temperature=0, repetition_penalty=2.0)
+    assert other != whole
+
+
+def test_the_command_takes_prompts_stops_and_penalties(language: Path):
+    from typer.testing import CliRunner
+
+    from gradus.cli import app
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(
+            app, ["generate", str(language), "--tokens", "9", "--device", "cpu", *words]
+        )
+        if done.exception is not None:
+            raise done.exception
+        return done.stdout
+
+    model, greedy = use(language), ("--temperature", "0")
+    options = {"tokens": 9, "temperature": 0, "repetition_penalty": 1.5}
+    prompts = ["The film", "好"]
+    words = [word for prompt in prompts for word in ("--prompt", prompt)]
+    texts = model.generate(prompts, **options)
+    wanted = "".join(f"{prompt}{text}\n" for prompt, text in zip(prompts, texts))
+    assert said(*greedy, "--repetition-penalty", "1.5", *words) == wanted
+    whole = model.generate("好", tokens=9, temperature=0)
+    cut = said(*greedy, "--prompt", "好", "--stop", "~~never", "--stop", whole[2:4])
+    assert cut == "好" + whole[: whole.index(whole[2:4])] + "\n"
+    assert said(*greedy) == model.generate("", tokens=9, temperature=0) + "\n"
+    for wrong, told in (
+        (("--repetition-penalty", "0"), "repetition_penalty: .*greater than 0"),
+        (("--repetition-penalty", "nan"), "repetition_penalty: "),
+        (("--stop", ""), "stop.0: .*at least 1 character"),
+        (("--beams", "2", "--stop", "x"), "many texts at a time: leave out stop, or beams"),
+        (("--length-penalty", "2"), "length_penalty is for beam search"),
+    ):
+        with pytest.raises(UserError, match=told):
+            said(*wrong)

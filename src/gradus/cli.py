@@ -157,23 +157,38 @@ def report(
 @app.command()
 def generate(
     model_dir: ModelArgument,
-    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
+    prompt: Annotated[
+        list[str], typer.Option(help="What the text begins with; several give a text each.")
+    ] = [],  # noqa: B006
     tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that sum to p.")] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1, tokens that came before are less likely.")
+    ] = 1.0,
+    stop: Annotated[
+        list[str], typer.Option(help="The text ends before this string; may be given several times.")
+    ] = [],  # noqa: B006
     beams: Annotated[int, typer.Option(help="Beam search instead of sampling.")] = 1,
+    length_penalty: Annotated[
+        float, typer.Option(help="Beams are ranked by log-likelihood / tokens ** this.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed says the same.")] = 0,
     device: DeviceOption = None,
 ) -> None:
-    """Let a language model go on from a prompt."""
+    """Let a language model go on from a prompt, or from several; an encoder-decoder answers them."""
     _keep_memory()
     from gradus.pipeline.serving import load
 
-    said = load(model_dir, device=device).generate(
-        prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, beams=beams, seed=seed
-    )
-    typer.echo(prompt + said)
+    model, prompts = load(model_dir, device=device), prompt or [""]
+    texts = model.generate(
+        prompts, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+        repetition_penalty=repetition_penalty, stop=stop, beams=beams, length_penalty=length_penalty,
+        seed=seed,
+    )  # fmt: skip
+    for begun, text in zip(prompts, texts):
+        typer.echo(text if model.answers_apart else begun + text)
 
 
 @app.command()

@@ -101,11 +101,17 @@ class ModelConfig(Config):
     """A bias for each token of the vocabulary (BERT, RoBERTa)."""
     output_scale: bool = False
     """States are divided by sqrt(width) before a tied output (T5, not its version 1.1)."""
-    initialisation: Literal["normal", "residual", "xavier", "kaiming", "fan_in", "t5"] = "normal"
+    initialisation: Literal["normal", "residual", "depth", "xavier", "kaiming", "fan_in", "t5"] = "normal"
     """How matrices begin: see `nn/initialisation.py`."""
     initial_deviation: float = Field(0.02, gt=0)
     """Standard deviation of the normal initialisation (GPT-1 section 4.1); the matrices of an LSTM have
     1/sqrt(inputs), which is 0.022 for 2048 units."""
+
+    tuned_width: int | None = Field(None, ge=1)
+    """The width for which rate and deviation were found: at other widths the start, the rate of the layers'
+    matrices and the output follow the maximal update parametrisation (Yang et al. 2022, table 8, for Adam),
+    so that they need not be found again. `head_width` should stay what it was: attention then need not
+    change."""
 
     @model_validator(mode="before")
     @classmethod
@@ -137,6 +143,11 @@ class ModelConfig(Config):
     def changes(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON values: a new axis leaves fingerprints as they were."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def widening(self) -> float:
+        """How many times wider it is than the model that was tuned; 1 unless `tuned_width` is given."""
+        return self.width / (self.tuned_width or self.width)
 
     @property
     def channels(self) -> int:

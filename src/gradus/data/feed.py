@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,7 +20,8 @@ class Feed:
 
     Steps run across the ends of epochs, so every step but the very last has the same number of rows; `total`
     rows is where the stage ends. Rank r of `world` takes every world-th row of the step, from the r-th on:
-    together they are the rows that one process would take.
+    together they are the rows that one process would take. With a `ramp` (first, share) the batch grows from
+    `first` rows to `batch`, in proportion to the rows seen, over that share of the stage.
     """
 
     source: Source
@@ -28,14 +30,24 @@ class Feed:
     total: int
     rank: int = 0
     world: int = 1
+    ramp: tuple[int, float] | None = None
 
     @property
     def steps(self) -> int:
-        return -(-self.total // self.batch)
+        return len(self._bounds) - 1
+
+    def rows_after(self, step: int) -> int:
+        """Rows seen when `step` steps are done."""
+        return int(self._bounds[step])
+
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        """Where each step begins, and where the last one ends."""
+        return step_bounds(self.total, self.batch, self.ramp)
 
     def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(epochs [B], rows [B]) of step `step` (0-based), for all ranks."""
-        position = np.arange(step * self.batch, min((step + 1) * self.batch, self.total))
+        position = np.arange(self._bounds[step], self._bounds[step + 1])
         size = len(self.source)
         epochs, index = position // size, position % size
         rows = np.empty_like(index)
@@ -49,6 +61,35 @@ class Feed:
         epochs, rows = self.places(step)
         mine = slice(self.rank, None, self.world)
         return [(int(epoch), self.source.example(int(row))) for epoch, row in zip(epochs[mine], rows[mine])]
+
+
+def step_bounds(total: int, batch: int, ramp: tuple[int, float] | None = None) -> np.ndarray:
+    """The row at which each step of a stage of `total` rows begins, and `total` at the end.
+
+    With a ramp (first, share), a step that begins at row r has first + (batch - first) r / (share total)
+    rows, until that is `batch` (Brown et al. 2020, appendix B, grow it linearly in tokens).
+    """
+    bounds = [0]
+    if ramp is not None:
+        first, over = ramp[0], ramp[1] * total
+        while bounds[-1] < min(over, total):
+            size = first + (batch - first) * bounds[-1] / over
+            bounds.append(min(bounds[-1] + max(1, round(size)), total))
+    start = bounds.pop()
+    return np.concatenate([np.array(bounds, np.int64), np.arange(start, total, batch), [total]])
+
+
+def rows_of_steps(steps: int, batch: int, ramp: tuple[int, float] | None = None) -> int:
+    """The most rows that `steps` steps take."""
+    low, high = 1, steps * batch
+    if ramp is None:
+        return high
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (
+            (middle, high) if len(step_bounds(middle, batch, ramp)) - 1 <= steps else (low, middle - 1)
+        )
+    return low
 
 
 def cut(examples: Sequence[Example], budget: int) -> Iterator[list[Example]]:

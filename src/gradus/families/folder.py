@@ -6,7 +6,6 @@ is ever executed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,17 @@ from typing import Any, Literal, get_args
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
-from gradus.core.storage import MANIFEST, digest_file, read_json, write_json
-from gradus.families import FAMILIES, Task
-from gradus.nn.transformer import Transformer
+from gradus.core.storage import write_json
+from gradus.families import FAMILIES, Family, Task
+from gradus.families.files import WEIGHTS, check_manifest, object_of, pieces_of
+from gradus.families.stored import Stored, by, check_shape, locate, read, shapes
 
-CARD, CONFIG, WEIGHTS = "gradus.json", "config.json", "model.safetensors"
-INDEX = "model.safetensors.index.json"
+CARD, CONFIG = "gradus.json", "config.json"
 OWN_TYPE = "gradus"
 """`model_type` of a model that Hugging Face's code for its family cannot hold."""
 FOREIGN_HEADS: dict[Task, str] = {
@@ -36,16 +34,6 @@ FOREIGN_HEADS: dict[Task, str] = {
     "choices": "multiple_choice",
 }
 """What the head is called in a folder that Gradus did not write."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where one tensor of ours stands: its file, its name there, and whether its matrix is transposed."""
-
-    file: Path
-    name: str
-    transposed: bool
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -68,21 +56,7 @@ class ModelFolder:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Our name -> fp32 tensor, read when first asked for."""
-        tensors = {}
-        for file in sorted({place.file for place in self.stored.values()}):
-            with _open(file) as content:
-                for name, place in self.stored.items():
-                    if place.file == file:
-                        tensor = content.get_tensor(place.name).to(torch.float32)
-                        tensors[name] = tensor.t().contiguous() if place.transposed else tensor
-        return {name: tensors[name] for name in self.stored}
-
-
-def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every tensor of the transformer."""
-    with torch.device("meta"):
-        built = Transformer(config, device="meta")
-    return {name: tuple(parameter.shape) for name, parameter in built.named_parameters()}
+        return read(self.stored)
 
 
 def write_folder(
@@ -94,16 +68,19 @@ def write_folder(
     labels: Sequence[str] | None = None,
     pad_id: int | None = None,
     task: Task | Literal["tokens"] | None = None,
+    roles: Mapping[str, int] | None = None,
 ) -> None:
     """Fills `path` with a model folder. Call it inside `core.storage.new_folder`, so that it is whole or
     not there.
 
     `tensors` are the transformer's under our names and those of heads as `heads.NAME.score.weight` (and
     `.bias`); `task` is what the one head answers, classes unless given; `labels` name its classes, in
-    order. Raises ValueError where a tensor is missing or misshapen.
+    order, and `roles` are the ids of tokens that play one, of which `pad_id` is another word for one. Raises
+    ValueError where a tensor is missing or misshapen.
     """
+    roles = {**(roles or {}), **({} if pad_id is None else {"pad": pad_id})}
     _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, config)
-    content, named = _form(config, tensors, None if task == "tokens" else task, labels, pad_id)
+    content, named = _form(config, tensors, None if task == "tokens" else task, labels, roles)
     path.mkdir(parents=True, exist_ok=True)
     own = {name: named[name].detach().to("cpu", torch.float32).contiguous() for name in sorted(named)}
     # One key of metadata: the library orders several at random, and equal models should be equal files.
@@ -118,7 +95,7 @@ def _form(
     tensors: Mapping[str, Tensor],
     task: Task | None,
     labels: Sequence[str] | None,
-    pad_id: int | None,
+    roles: Mapping[str, int],
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """config.json and the tensors as they are named in the file: Hugging Face's where they can be."""
     heads = sorted({name.split(".")[1] for name in tensors if name.startswith("heads.")})
@@ -127,8 +104,9 @@ def _form(
         labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
     family = FAMILIES[config.family]
     bias = any(name.endswith(".score.bias") for name in tensors)
-    if family.expressible(config, heads) is None and (task is None or family.obstacle(task, bias) is None):
-        return family.to_config_json(config, labels, pad_id, task), family.to_names(tensors, task)
+    obstacle = None if task is None else family.TABLE.obstacle(task, bias)
+    if family.expressible(config, heads) is None and obstacle is None:
+        return family.to_config_json(config, labels, roles, task), family.TABLE.written(tensors, config, task)
     content: dict[str, Any] = {"model_type": OWN_TYPE, "model": config.plain()}
     if task is not None:
         content["task"] = task
@@ -151,72 +129,37 @@ def read_folder(path: Path) -> ModelFolder:
     Raises UserError, naming file and tensor, for a folder that is no model, of an unknown family, altered,
     truncated, or with tensors missing, unknown or misshapen.
     """
-    content = _json(path / CONFIG, "this is no model folder")
-    _check_manifest(path)
-    card = _json(path / CARD, "") if (path / CARD).is_file() else None
+    content = object_of(path / CONFIG, "this is no model folder")
+    check_manifest(path)
+    card = object_of(path / CARD, "") if (path / CARD).is_file() else None
     labels = _labels(content)
-    present = _tensors(path)
-    kind = content.get("model_type")
-    task: Task | None
-    if kind == OWN_TYPE:
+    present = pieces_of(path)
+    dropped: tuple[str, ...] = ()
+    if content.get("model_type") == OWN_TYPE:
         config = _own_config(content, path / CONFIG)
         task = _own_task(content, present, path / CONFIG)
-        stored = {name: Stored(file, name, False, shape) for name, (file, shape) in present.items()}
-        dropped: tuple[str, ...] = ()
+        stored = {name: Stored((piece,)) for name, piece in present.items()}
     else:
-        types = {family.MODEL_TYPE: family for family in FAMILIES.values()}
-        if kind not in types:
-            raise UserError(
-                "this kind of model is not supported", file=path / CONFIG, field="model_type",
-                text=kind, hint=nearest(str(kind), [*types, OWN_TYPE]),
-            )  # fmt: skip
-        config = types[kind].from_config_json(content, path / CONFIG)
-        task = types[kind].task_of(
-            content, {name: shape for name, (_, shape) in present.items()}, path / CONFIG
+        family, found = (
+            _family(content, path / CONFIG),
+            {name: piece.shape for name, piece in present.items()},
         )
-        stored, dropped = _translated(types[kind].from_name, present, _head_name(card, task), config, path)
+        config = family.from_config_json(content, found, path / CONFIG)
+        task = family.task_of(content, found, path / CONFIG)
+        stored, dropped = locate(family.TABLE, present, config, task, _head_name(card, task), path)
     labels = labels if task == "classes" else None
     _check_stored(stored, config, task, labels, path)
     return ModelFolder(path, config, labels, card, stored, dropped, task)
 
 
-def _translated(
-    from_name: Callable[[str], tuple[str, bool] | None],
-    present: Mapping[str, tuple[Path, tuple[int, ...]]],
-    head: str,
-    config: ModelConfig,
-    path: Path,
-) -> tuple[dict[str, Stored], tuple[str, ...]]:
-    stored: dict[str, Stored] = {}
-    dropped = []
-    for name, (file, shape) in present.items():
-        try:
-            found = from_name(name)
-        except KeyError:
-            raise UserError("the family has no such tensor", file=file, text=name) from None
-        if found is None:
-            dropped.append(name)
-            continue
-        ours, transposed = found
-        ours = f"heads.{head}.{ours}" if ours.startswith("score.") else ours
-        stored[ours] = Stored(file, name, transposed, shape[::-1] if transposed else shape)
-    if config.tie_embeddings and "unembedding.weight" in stored:
-        copy = stored.pop("unembedding.weight")
-        original = stored.setdefault("embedding.tokens.weight", copy)  # a tie may be kept under either name
-        if original is not copy:
-            _check_copy(copy, original, path)
-            dropped.append(copy.name)
-    return stored, tuple(dropped)
-
-
-def _check_copy(copy: Stored, original: Stored, path: Path) -> None:
-    """A second copy of tied weights may go only where it is one."""
-    with _open(copy.file) as first, _open(original.file) as second:
-        if not torch.equal(first.get_tensor(copy.name), second.get_tensor(original.name)):
-            raise UserError(
-                "the output embedding is said to be tied but differs from the token embedding",
-                file=copy.file, text=copy.name, hint=f"set tie_word_embeddings to false in {path / CONFIG}",
-            )  # fmt: skip
+def _family(content: Mapping[str, Any], file: Path) -> Family:
+    kind, types = content.get("model_type"), {family.MODEL_TYPE: family for family in FAMILIES.values()}
+    if kind not in types:
+        raise UserError(
+            "this kind of model is not supported", file=file, field="model_type",
+            text=kind, hint=nearest(str(kind), [*types, OWN_TYPE]),
+        )  # fmt: skip
+    return types[kind]
 
 
 def _check_stored(
@@ -230,12 +173,7 @@ def _check_stored(
     for name, shape in wanted.items():
         if name not in stored:
             raise UserError("the weights lack a tensor", file=path, text=name)
-        if stored[name].shape != shape:
-            raise UserError(
-                f"a tensor has shape {_shape(stored[name].shape)}, not {_shape(shape)}",
-                file=stored[name].file, text=stored[name].name,
-                hint=f"{CONFIG} and weights do not belong together",
-            )  # fmt: skip
+        check_shape(name, stored[name], shape, config)
     for name, place in stored.items():
         if name not in wanted:
             _check_head(name, place, config.width, task, labels)
@@ -243,15 +181,16 @@ def _check_stored(
 
 
 def _check_head(name: str, place: Stored, width: int, task: Task | None, labels: list[str] | None) -> None:
-    if not re.fullmatch(r"heads\.[^.]+\.score\.(weight|bias)", name):
+    part = re.fullmatch(r"heads\.[^.]+\.(score|dense)\.(weight|bias)", name)
+    if part is None:
         raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
-    if labels is not None and place.shape[0] != len(labels):
-        problem = f"the head has {place.shape[0]} rows for {len(labels)} labels"
+    rows = width if part[1] == "dense" else place.shape[0] if task == "classes" else 1
+    if part[1] == "score" and labels is not None and rows != len(labels):
+        problem = f"the head has {rows} rows for {len(labels)} labels"
         raise UserError(problem, file=place.file, text=place.name)
-    rows = place.shape[0] if task == "classes" else 1
-    shape = (rows, width) if name.endswith(".weight") else (rows,)
+    shape = (rows, width) if part[2] == "weight" else (rows,)
     if place.shape != shape:
-        problem = f"the head has shape {_shape(place.shape)}, not {_shape(shape)}"
+        problem = f"the head has shape {by(place.shape)}, not {by(shape)}"
         raise UserError(problem, file=place.file, text=place.name)
 
 
@@ -262,10 +201,6 @@ def _check_bias(stored: Mapping[str, Stored], task: Task | None) -> None:
         place = stored[weight]
         lacking = f"{place.name.removesuffix('weight')}bias"
         raise UserError("the weights lack a tensor", file=place.file, text=lacking)
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _own_config(content: Mapping[str, Any], file: Path) -> ModelConfig:
@@ -297,59 +232,3 @@ def _head_name(card: Mapping[str, Any] | None, task: Task | None) -> str:
 def _labels(content: Mapping[str, Any]) -> list[str] | None:
     names = content.get("id2label")
     return [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, dict) else None
-
-
-def _json(file: Path, missing: str) -> dict[str, Any]:
-    try:
-        content = read_json(file)
-    except FileNotFoundError:
-        raise UserError(missing, file=file.parent, hint=f"it has no {file.name}") from None
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError("this file cannot be read as JSON", file=file, text=str(error)) from None
-    if not isinstance(content, dict):
-        raise UserError("this file should hold a JSON object", file=file)
-    return content
-
-
-def _check_manifest(path: Path) -> None:
-    if not (path / MANIFEST).is_file():
-        return
-    files = _json(path / MANIFEST, "").get("files", {})
-    for name, digest in files.items():
-        file = path / name
-        if not file.is_file():
-            raise UserError("a file is missing that the manifest names", file=file)
-        if digest_file(file) != digest:
-            raise UserError(
-                "this file was altered or cut after it was written", file=file,
-                hint=f"its digest is not the one in {MANIFEST}; remove that file if the change was meant",
-            )  # fmt: skip
-
-
-def _tensors(path: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """Every tensor's file and shape, from the headers alone."""
-    if (path / WEIGHTS).is_file():
-        files = [path / WEIGHTS]
-    elif (path / INDEX).is_file():
-        named = set(_json(path / INDEX, "").get("weight_map", {}).values())
-        files = [path / Path(str(name)).name for name in sorted(named)]
-    else:
-        hint = f"it has no {WEIGHTS}"
-        if any(path.glob("pytorch_model*.bin")):
-            hint = "pickled weights are never opened; load it with transformers and call save_pretrained"
-        raise UserError("there are no weights that can be read", file=path, hint=hint)
-    present = {}
-    for file in files:
-        with _open(file) as content:
-            for name in sorted(content.keys()):
-                present[name] = (file, tuple(content.get_slice(name).get_shape()))
-    return present
-
-
-def _open(file: Path) -> Any:
-    if not file.is_file():
-        raise UserError("a file of weights is missing", file=file)
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise UserError("these weights are truncated or damaged", file=file, text=str(error)) from None

@@ -1,6 +1,101 @@
-"""What a head answers, as a model folder says it."""
+"""What a head answers, as a model folder and its config.json say it."""
 
-from typing import Literal
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from gradus.core.errors import UserError
 
 Task = Literal["classes", "number", "choices"]
 """The class of a row, its number, or which of its answers is right: `objectives.Measure` but for tokens."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Their name of each tensor of a folder -> its shape."""
+
+SUMMARY: dict[str, Any] = {
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "summary_activation": None,
+    "summary_proj_to_labels": True,
+}
+"""How the double-headed classes of GPT-1 and GPT-2 read the extract token: a linear layer with one output,
+and nothing else."""
+
+WITH_OUTPUT = (
+    "LMHeadModel",
+    "CausalLM",
+    "MaskedLM",
+    "ForConditionalGeneration",
+    "PreTraining",
+    "DoubleHeadsModel",
+)
+"""How the names of their classes end that score a vocabulary."""
+
+
+def row_answer(content: Mapping[str, Any], outputs: int, file: Path) -> Task:
+    """Whether a sequence classifier with so many outputs gives a class or a number.
+
+    As their classes have it, one output without a `problem_type` is a number. Raises UserError for several
+    labels or numbers a row.
+    """
+    kind = content.get("problem_type")
+    if kind == "multi_label_classification" or (kind == "regression" and outputs > 1):
+        hint = "one label or number a row is"
+        raise UserError("this head is not supported", file=file, field="problem_type", text=kind, hint=hint)
+    return "number" if kind == "regression" or (kind is None and outputs == 1) else "classes"
+
+
+def head_json(
+    classes: Mapping[Task | None, str], task: Task | None, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """What config.json says of the class that a model with a head for `task` is opened by."""
+    content = {"architectures": [classes[task]], "dtype": "float32"}
+    return content | (row_labels(task, labels) if task in ("classes", "number") else {})
+
+
+def own_output(content: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any]:
+    """What changes where config.json promises an output embedding that the files of a class without one do
+    not have: the tokens' takes its place."""
+    named = content.get("architectures")
+    lacks = isinstance(named, list) and named and not str(named[0]).endswith(WITH_OUTPUT)
+    return {"tie_embeddings": True} if lacks and name not in shapes else {}
+
+
+def row_labels(task: Task | None, labels: Sequence[str] | None) -> dict[str, Any]:
+    """What config.json says of a sequence classifier's answers; `labels` in order."""
+    names = ["LABEL_0"] if task == "number" else labels or ()
+    return {
+        "problem_type": "regression" if task == "number" else "single_label_classification",
+        "id2label": {str(index): label for index, label in enumerate(names)},
+        "label2id": {label: index for index, label in enumerate(names)},
+    }
+
+
+def generative_task(content: Mapping[str, Any], shapes: Shapes, prefix: str, file: Path) -> Task | None:
+    """What the head of a decoder answers: `score` a row's class or number, `multiple_choice_head.summary`
+    choices; None where there is neither.
+
+    Raises UserError as `row_answer` does, and for a summary that is no linear layer on the last token.
+    """
+    outputs = {name.removeprefix(prefix): shape[0] for name, shape in shapes.items() if shape}
+    if "multiple_choice_head.summary.weight" in outputs:
+        for key, usual in SUMMARY.items():
+            given = content.get(key, usual)
+            if given != usual and (key, given) != ("summary_type", "last"):
+                hint = f"only {usual!r} is"
+                raise UserError("this head is not supported", file=file, field=key, text=given, hint=hint)
+        return "choices"
+    return row_answer(content, outputs["score.weight"], file) if "score.weight" in outputs else None
+
+
+CLASSIFICATION_HEAD = {"dense": "classification_head.dense", "score": "classification_head.out_proj"}
+"""Parts of the head on a decoder beside an encoder, as the classifiers of BART and T5 name them."""
+
+
+def classification_task(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:
+    """What `classification_head` answers: a row's class or number; None where there is none. Raises UserError
+    as `row_answer` does."""
+    shape = shapes.get(f"{CLASSIFICATION_HEAD['score']}.weight")
+    return row_answer(content, shape[0], file) if shape else None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gradus.core.example import Ragged
 from gradus.core.model import ModelConfig
+from gradus.nn.cache import Cache, Kept, rounded, rows_of_groups
 from gradus.nn.kernels import KERNELS, Kernel, Mask
 from gradus.nn.layers import Linear
 from gradus.nn.layout import Layout
@@ -23,12 +24,14 @@ from gradus.nn.layout import Layout
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What the tokens of a batch see: where queries and keys stand in the groups, and a mask for each; where
-    positions are rotary, the `turn` of queries and keys, (cosines, sines) [N, 1, C / 2]."""
+    positions are rotary, the `turn` of queries and keys, (cosines, sines) [N, 1, C / 2]. Where sequences run,
+    `kept` takes the new keys and values and gives those of the tokens before."""
 
     queries: Layout
     keys: Layout
     masks: tuple[Mask, ...]
     turn: tuple[Tensor, Tensor] | None = None
+    kept: Kept | None = None
 
 
 def masks_within(
@@ -119,13 +122,12 @@ class SelfAttention(nn.Module):
         if sight.turn is not None:
             spun, value = projected.split([self.split[0] + self.split[1], self.split[2]], 1)
             projected = torch.cat([turned(spun, sight.turn), value], 1)
-        groups = sight.queries.spread(projected)
-        attended = attend(
-            [group.split(self.split, 2) for group in groups],
-            sight.masks,
-            self.kernel,
-            self.dropout if self.training else 0.0,
-        )
+        parts: list[Sequence[Tensor]] = [
+            group.split(self.split, 2) for group in sight.queries.spread(projected)
+        ]
+        if sight.kept is not None:
+            parts = sight.kept.extended(projected[:, self.split[0] :], sight.queries, parts)
+        attended = attend(parts, sight.masks, self.kernel, self.dropout if self.training else 0.0)
         return self.output(sight.queries.collect(attended).flatten(1))
 
 
@@ -139,11 +141,18 @@ class CrossAttention(nn.Module):
         self.key_value = Linear(config.width, 2 * config.key_heads * self.channels, **options)
         self.output = Linear(config.heads * self.channels, config.width, **options)
 
-    def forward(self, states: Tensor, encoded: Tensor, sight: Sight) -> Tensor:
-        """`encoded` [M, D] are the encoder's states."""
+    def remembered(self, encoded: Tensor) -> Tensor:
+        """Keys and values [M, 2 G, C] of the encoder's states [M, D]."""
+        return self.key_value(encoded).view(len(encoded), -1, self.channels)
+
+    def forward(self, states: Tensor, encoded: Tensor | Kept, sight: Sight) -> Tensor:
+        """`encoded` [M, D] are the encoder's states, or their keys and values, kept."""
         queries = sight.queries.spread(self.query(states).view(len(states), -1, self.channels))
-        memory = sight.keys.spread(self.key_value(encoded).view(len(encoded), -1, self.channels))
-        parts = [(query, *both.chunk(2, 2)) for query, both in zip(queries, memory)]
+        if isinstance(encoded, Kept):
+            memory: Sequence[Sequence[Tensor]] = encoded.grouped(sight.queries)
+        else:
+            memory = [both.chunk(2, 2) for both in sight.keys.spread(self.remembered(encoded))]
+        parts = [(query, *pair) for query, pair in zip(queries, memory)]
         attended = attend(parts, sight.masks, self.kernel, self.dropout if self.training else 0.0)
         return self.output(sight.queries.collect(attended).flatten(1))
 
@@ -165,3 +174,40 @@ def sight_within(
         layout, source.prefix, causal=causal, window=window, bias=bias, scale=scale, device=device
     )
     return Sight(layout, layout, masks, turn)
+
+
+def sight_beyond(
+    new: Ragged,
+    cache: Cache,
+    *,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    turn: tuple[Tensor, Tensor] | None = None,
+) -> Sight:
+    """What one new token of each running sequence sees: what is kept of its own, and itself. `bias` is
+    [H, 1, K] for `rounded` columns."""
+    device = new.tokens.device
+    layout = Layout.of(new.offsets, len(new.tokens), device)
+    last = cache.columns
+    column = torch.arange(rounded(last + 1), device=device)
+    first = last - torch.from_numpy(cache.lengths).to(device)
+    if window is not None:
+        first = first.clamp(min=last - window + 1)
+    hidden = (column < first[:, None]) | (column > last)
+    return Sight(layout, layout, (Mask(False, hidden[:, None, None], bias, scale),), turn)
+
+
+def sight_across(new: Ragged, cache: Cache, scale: float | None = None) -> Sight:
+    """What new tokens of running sequences see of the encoder's states, whose keys and values are kept."""
+    device = new.tokens.device
+    layout = Layout.of(new.offsets, len(new.tokens), device)
+    columns = cache.across[0].columns
+    assert cache.sources is not None
+    masks = []
+    for rows in rows_of_groups(layout):
+        first = torch.from_numpy(columns - cache.sources)[rows].to(device)
+        column = torch.arange(rounded(columns), device=device)
+        hidden = (column < first[:, None]) | (column >= columns)
+        masks.append(Mask(False, hidden[:, None, None], None, scale))
+    return Sight(layout, layout, tuple(masks))

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from gradus.core.model import ModelConfig
 from gradus.nn.attention import CrossAttention, SelfAttention, Sight
+from gradus.nn.cache import Kept
 from gradus.nn.layers import Dropout, Linear, activation, first_given, make_norm
 
-Memory = tuple[Tensor, Sight]
-"""The encoder's states [M, D] and what the decoder sees of them."""
+Memory = tuple[Tensor | Kept, Sight]
+"""The encoder's states [M, D], or what a layer keeps of them, and what the decoder sees of them."""
 
 
 class FeedForward(nn.Module):

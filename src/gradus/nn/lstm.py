@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gradus.core.model import ModelConfig
+from gradus.nn.cache import Carried
 from gradus.nn.layers import Dropout, Linear
 from gradus.nn.layout import Move
-from gradus.nn.recurrence import GATES, run_by_hand, run_by_torch
+from gradus.nn.recurrence import GATES, run_by_hand, run_by_torch, run_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,31 @@ class LSTMLayer(nn.Module):
         assert self.input.bias is not None
         self.input.bias.view(GATES, -1)[1].fill_(1.0)
 
-    def forward(self, states: Tensor, steps: Steps) -> Tensor:
-        run = run_by_hand if states.is_cpu else run_by_torch
-        assert self.input.bias is not None
-        parameters = self.input.weight, self.recurrent.weight, self.input.bias
-        hidden = steps.unpack(run(steps.pack(states), *parameters, steps.sizes))
+    def forward(self, states: Tensor, steps: Steps, carried: Carried | None = None) -> Tensor:
+        """`carried` is where running sequences go on from, and it takes where they stop."""
+        packed = steps.pack(states)
+        if carried is None:
+            run = run_by_hand if states.is_cpu else run_by_torch
+            hidden = run(packed, *self.matrices, steps.sizes)
+        else:
+            hidden = self.carry(packed, steps, carried)
+        hidden = steps.unpack(hidden)
         projected = self.output(self.dropout(hidden))
         return states + projected if self.residual else projected
+
+    def carry(self, packed: Tensor, steps: Steps, carried: Carried) -> Tensor:
+        """Hidden states [N, U] of states [N, D], both in the order of steps, from where `carried` stands."""
+        weight, recurrent, bias = self.matrices
+        rows = steps.sizes[0]
+        start = carried.states or (weight.new_zeros(rows, recurrent.shape[1]),) * 2
+        before = start[0][None], start[1][None]
+        hidden, last, cells = run_on(packed, weight, recurrent, bias, steps.sizes, before)
+        order = steps.take[:rows].argsort()  # of the sequences, by where they begin
+        carried.states = last[0].index_select(0, order), cells[0].index_select(0, order)
+        return hidden
+
+    @property
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the gates: [4U, D] for the input, [4U, U] for the hidden states, and the bias [4U]."""
+        assert self.input.bias is not None
+        return self.input.weight, self.recurrent.weight, self.input.bias

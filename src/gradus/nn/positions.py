@@ -40,10 +40,11 @@ class RelativeBias(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.relative_buckets, config.heads, dtype=dtype))
         self.causal, self.farthest = causal, config.relative_distance
 
-    def forward(self, time: int) -> Tensor:
-        """[H, T, T]: what is added to the score of query t and key k."""
+    def forward(self, time: int, query: int | None = None) -> Tensor:
+        """[H, T, T]: what is added to the score of query t and key k; [H, 1, T] of one query alone."""
         place = torch.arange(time, device=self.weight.device)
-        bucket = buckets(place[None, :] - place[:, None], len(self.weight), self.farthest, self.causal)
+        queries = place if query is None else place[query : query + 1]
+        bucket = buckets(place[None, :] - queries[:, None], len(self.weight), self.farthest, self.causal)
         return nn.functional.embedding(bucket, self.weight).permute(2, 0, 1)
 
 

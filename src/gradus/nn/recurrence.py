@@ -31,12 +31,25 @@ def run_by_torch(
     never more than the step before. All begin with zeros; the dead tail is 0.
     """
     start = weight.new_zeros(1, sizes[0], recurrent.shape[1])
+    return run_on(states, weight, recurrent, bias, sizes, (start, start))[0]
+
+
+def run_on(
+    states: Tensor,
+    weight: Tensor,
+    recurrent: Tensor,
+    bias: Tensor,
+    sizes: Sequence[int],
+    start: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from hidden states and cells `start`, [1, S, U] each; also gives those after the last steps,
+    all in the order of steps."""
     parts = [weight, recurrent, bias, torch.zeros_like(bias)]
     order = torch.tensor(sizes)  # torch wants it on the host
     real = states[: sum(sizes)].to(weight.dtype)
     learns = torch.is_grad_enabled()  # cuDNN keeps what backward needs in its training mode only
-    hidden = torch.lstm(real, order, (start, start), parts, True, 1, 0.0, learns, False)[0]
-    return F.pad(hidden, (0, 0, 0, len(states) - len(real))).to(states.dtype)
+    hidden, last, cells = torch.lstm(real, order, start, parts, True, 1, 0.0, learns, False)
+    return F.pad(hidden, (0, 0, 0, len(states) - len(real))).to(states.dtype), last, cells
 
 
 def run_by_hand(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 
 from gradus.core.example import Ragged
 from gradus.core.model import ModelConfig
-from gradus.nn.attention import Sight, masks_across, sight_within
+from gradus.nn.attention import Sight, masks_across, sight_across, sight_beyond, sight_within
 from gradus.nn.block import Block, Memory
+from gradus.nn.cache import Cache, Carried, Kept, rounded
 from gradus.nn.embedding import Embedding, Table
 from gradus.nn.initialisation import initialise
 from gradus.nn.kernels import KERNELS, kernel_for
@@ -26,7 +29,7 @@ class Stack(nn.Module):
     """An embedding and the layers on it: a decoder, an encoder, or either half of an encoder-decoder.
 
     `causal`: states see what comes before them, else the whole sequence. `crosses`: they see an encoder too,
-    whose states come as `memory`.
+    whose states come as `memories`.
     """
 
     def __init__(
@@ -55,36 +58,59 @@ class Stack(nn.Module):
         if config.positions == "relative":
             self.relative = RelativeBias(config, causal, dtype)
 
-    def run(self, source: Ragged, shared: Tensor | None = None, memory: Memory | None = None) -> Tensor:
-        """States [N, D] of the tokens of `source`; `shared` is a table of tokens that is not its own."""
+    def run(
+        self,
+        source: Ragged,
+        shared: Tensor | None = None,
+        memories: Sequence[Memory | None] = (None,),
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """States [N, D] of the tokens of `source`; `shared` is a table of tokens that is not its own,
+        `memories` are what the layers, taking turns, see of an encoder. With a cache the tokens come after
+        those that it holds."""
         states = self.embedding(source, shared)
         if self.config.body == "lstm":
             steps = Steps.of(source.offsets, len(source.tokens), source.tokens.device)
-            for block in self.blocks:
-                states = block(states, steps)
+            for place, block in enumerate(self.blocks):
+                states = block(states, steps, None if cache is None else cache.layers[place])
             return states
-        seen = self.sights(source)
+        seen = self.sights(source) if cache is None else self.sights_of_running(source, cache)
         for place, block in enumerate(self.blocks):
-            states = block(states, seen[place % len(seen)], memory)
+            states = block(states, seen[place % len(seen)], memories[place % len(memories)])
         return self.final_dropout(self.final_norm(states))
 
-    def sights(self, source: Ragged) -> tuple[Sight, ...]:
+    def sights_of_running(self, new: Ragged, cache: Cache) -> list[Sight]:
+        """What each layer sees when the tokens come after those that `cache` holds, which takes them."""
+        seen = self.sights(new, cache if cache.columns else None)
+        kept = [layer for layer in cache.layers if isinstance(layer, Kept)]
+        return [replace(seen[place % len(seen)], kept=layer) for place, layer in enumerate(kept)]
+
+    def sights(self, source: Ragged, cache: Cache | None = None) -> tuple[Sight, ...]:
         """What the layers see, taking turns: all of it and, where there is a window, that much."""
         config, dtype = self.config, torch.promote_types(self.precision, torch.float32)
-        options: dict[str, Any] = {"causal": self.causal, "scale": scale_of_scores(config)}
+        options: dict[str, Any] = {"scale": scale_of_scores(config)}
         if config.positions == "rotary":
             options["turn"] = turns(source.positions, config.channels, config.rotary_base, dtype)
         if config.positions == "relative":
-            options["bias"] = self.relative(int(source.lengths.max(initial=1)) + ROUND_LENGTH)
-        whole = sight_within(source, **options)
-        if config.window is None:
-            return (whole,)
-        return whole, sight_within(source, window=config.window, **options)
+            if cache is None:
+                options["bias"] = self.relative(int(source.lengths.max(initial=1)) + ROUND_LENGTH)
+            else:
+                options["bias"] = self.relative(rounded(cache.columns + 1), cache.columns)
+        windows = (None,) if config.window is None else (None, config.window)
+        if cache is None:
+            options["causal"] = self.causal
+            return tuple(sight_within(source, window=window, **options) for window in windows)
+        return tuple(sight_beyond(source, cache, window=window, **options) for window in windows)
 
 
 def scale_of_scores(config: ModelConfig) -> float | None:
     """What attention scores are multiplied by; None for the usual 1/sqrt(head width)."""
     return None if config.attention_scale else 1.0
+
+
+def set_rate(parameter: nn.Parameter, factor: float) -> None:
+    """Has optimizers multiply the learning rate of this parameter; see `optim/optimizers.py`."""
+    parameter.rate = factor  # type: ignore[attr-defined]
 
 
 class OutputTransform(nn.Module):
@@ -137,12 +163,16 @@ class Transformer(Stack):
         self.output_bias: nn.Parameter | None = None
         if config.output_bias:
             self.output_bias = nn.Parameter(torch.empty(len(self.embedding.tokens.weight), dtype=dtype))
-        self.output_factor = config.width**-0.5 if config.output_scale else 1.0
+        self.output_factor = (config.width**-0.5 if config.output_scale else 1.0) / config.widening
+        if config.widening != 1:
+            for name, parameter in self.named_parameters():
+                if "blocks." in name and parameter.dim() > 1:
+                    set_rate(parameter, 1 / config.widening)
         self.to(device)
 
     def initialise(self, seed: int) -> Transformer:
         """Draws every parameter from the seed and its own name; returns the model."""
-        initialise(self, seed, self.config.initial_deviation)
+        initialise(self, seed, self.config)
         return self
 
     @property
@@ -190,7 +220,40 @@ class Transformer(Stack):
             return self.run(source)
         tokens = self.embedding.tokens.weight
         encoded = self.encoder.run(source, tokens)
-        return self.run(decoded, memory=(encoded, self.across(source, decoded)))
+        return self.run(decoded, memories=[(encoded, self.across(source, decoded))])
+
+    @torch.no_grad()
+    def begin(self, source: Ragged | None = None) -> Cache:
+        """A cache for sequences that will run. Those of an encoder-decoder go on from `source`, a text each,
+        which is encoded here, once."""
+        kind = Carried if self.config.body == "lstm" else Kept
+        cache = Cache([kind() for _ in self.blocks])
+        if source is not None:
+            encoded = self.encoder.run(source, self.embedding.tokens.weight)
+            cache = Cache(cache.layers, [Kept() for _ in self.blocks], source.lengths)
+            for block, kept in zip(self.blocks, cache.across):
+                assert isinstance(block, Block)
+                kept.begin(block.cross_attention.remembered(encoded), source.lengths)
+        return cache
+
+    @torch.no_grad()
+    def extend(self, new: Ragged, cache: Cache) -> Tensor:
+        """States [N, D] of tokens that come after those in `cache`, which takes them in; without a gradient.
+
+        Any number of tokens a sequence, at least one, where the cache is empty; afterwards one each.
+        """
+        if cache.columns:
+            assert (new.lengths == 1).all() and len(new.lengths) == len(cache.lengths), "one new token each"
+            positions = new.positions.clone()
+            positions[: len(cache.lengths)] = torch.from_numpy(cache.lengths)
+            new = replace(new, positions=positions)
+        memories: list[Memory | None] = [None]
+        if cache.across:
+            sight = sight_across(new, cache, scale_of_scores(self.config))
+            memories = [(kept, sight) for kept in cache.across]
+        states = self.run(new, memories=memories, cache=cache)
+        cache.advance(new.lengths)
+        return states
 
     def across(self, source: Ragged, decoded: Ragged) -> Sight:
         """What the sequences of the decoder see of those of the encoder."""

@@ -28,7 +28,7 @@ class Adam(_AdamLike):
     weight_decay: float = Field(0.0, ge=0)
 
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        groups = decay_groups(parameters, self.weight_decay)
+        groups = decay_groups(parameters, self.weight_decay, self.lr, decoupled=False)
         return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, eps=self.epsilon, fused=True)
 
 
@@ -40,7 +40,7 @@ class AdamW(_AdamLike):
     """GPT-1, section 4.1: 0.01 on all that is neither a bias nor a gain."""
 
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-        groups = decay_groups(parameters, self.weight_decay)
+        groups = decay_groups(parameters, self.weight_decay, self.lr)
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.epsilon, fused=True)
 
 
@@ -48,13 +48,18 @@ OptimizerConfig = Annotated[Adam | AdamW, Field(discriminator="kind")]
 
 
 def decay_groups(
-    parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float
+    parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, lr: float, decoupled: bool = True
 ) -> list[dict[str, object]]:
-    """Two groups: matrices decay; biases and gains, which have one dimension, do not (GPT-1, section 4.1)."""
-    trained = [parameter for _, parameter in parameters if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.dim() > 1]
-    vectors = [parameter for parameter in trained if parameter.dim() <= 1]
-    groups: list[dict[str, object]] = [{"params": matrices, "weight_decay": weight_decay}]
-    if vectors:
-        groups.append({"params": vectors, "weight_decay": 0.0})
-    return groups
+    """Matrices decay; biases and gains, which have one dimension, do not (GPT-1, section 4.1). Parameters
+    with a `rate` of their own, a factor of the learning rate, are groups of their own; a `decoupled` decay,
+    which the learning rate multiplies, stays what it was."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for _, parameter in parameters:
+        if parameter.requires_grad:
+            key = parameter.dim() > 1, float(getattr(parameter, "rate", 1.0))
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": members, "lr": lr * rate,
+         "weight_decay": weight_decay / (rate if decoupled else 1) if decays else 0.0}
+        for (decays, rate), members in sorted(groups.items(), key=lambda item: (not item[0][0], -item[0][1]))
+    ]  # fmt: skip

@@ -145,7 +145,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     obstacle = None
     for config in prepared.node.stage.objectives:
         if config.measure != "tokens":
-            obstacle = family.obstacle(config.measure, getattr(config, "bias", True))
+            obstacle = family.TABLE.obstacle(config.measure, getattr(config, "bias", True))
     return family.expressible(prepared.model, heads) or obstacle
 
 

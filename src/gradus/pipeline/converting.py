@@ -62,7 +62,6 @@ def convert(source: Path, target: Path, pre_tokenization: str = "simple") -> str
         raise UserError("the target is there already", file=target, hint="a new or empty folder is wanted")
     found = _of_release(source, words) if is_release(source) else _of_hugging_face(source, words)
     tensors = found.tensors()
-    pad_id = found.tokenizer.role("pad") if found.tokenizer.has("pad") else None
     with new_folder(target) as folder:
         write_folder(
             folder,
@@ -71,8 +70,8 @@ def convert(source: Path, target: Path, pre_tokenization: str = "simple") -> str
             _card(found),
             lambda path: found.tokenizer.save(path, None, found.config.context),
             labels=found.labels or None,
-            pad_id=pad_id,
             task=found.task,
+            roles={role: found.tokenizer.role(role) for role in found.tokenizer.roles},
         )
     return _told(target, found)
 

@@ -21,7 +21,8 @@ from gradus.core.storage import digest_json, new_folder, write_file, write_json
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
-from gradus.evaluation.generate import Sampling, generate
+from gradus.evaluation.generate import generate
+from gradus.evaluation.sampling import Sampling
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
@@ -73,7 +74,7 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         lambda path: tokenizer.save(path, template, prepared.model.context),
         labels=list(prepared.labels.names) if prepared.labels else None,
         task=None if prepared.answers is None else prepared.node.stage.measure,
-        pad_id=tokenizer.role("pad") if tokenizer.has("pad") else None,
+        roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
 
 

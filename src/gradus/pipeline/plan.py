@@ -133,10 +133,11 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         origin = folder_digest(folder)
     else:
         origin = [recipe.model.changes(), material.tokenizer_key(recipe)]
-    config = stage.plain()
+    # What is not given decides nothing: a new key leaves fingerprints as they were.
+    config = {key: value for key, value in stage.plain().items() if value is not None}
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):
-        config.pop(key)
+        config.pop(key, None)
     for task in (config, *config["zero_shot"].values()):
         task["data"].pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,

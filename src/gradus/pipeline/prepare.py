@@ -14,6 +14,7 @@ from gradus.core.duration import Quantity
 from gradus.core.errors import UserError, counted, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
+from gradus.data.feed import rows_of_steps
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, Skipped
 from gradus.data.rows import RowsData, RowSource
@@ -118,6 +119,15 @@ class Prepared:
         return int(batch.amount)
 
     @cached_property
+    def ramp(self) -> tuple[int, float] | None:
+        """Rows of the first step, and over which share of the stage they become `batch`."""
+        ramp = self.node.stage.batch_ramp
+        if ramp is None:
+            return None
+        per_row = self.model.context if ramp.start.unit == "tokens" else 1
+        return max(1, round(ramp.start.amount / per_row)), ramp.over.amount / 100
+
+    @cached_property
     def tokens_per_row(self) -> float:
         return self.train.tokens / len(self.train)
 
@@ -126,10 +136,10 @@ class Prepared:
         length = self.node.stage.length
         if length.unit == "minutes":
             assert measured is not None, "a length in minutes is measured before it is used"
-            return measured * self.batch
+            return rows_of_steps(measured, self.batch, self.ramp)
         by_unit = {
             "epochs": length.amount * len(self.train),
-            "steps": length.amount * self.batch,
+            "steps": rows_of_steps(round(length.amount), self.batch, self.ramp),
             "tokens": length.amount / self.tokens_per_row,
         }
         return max(1, round(by_unit[length.unit]))

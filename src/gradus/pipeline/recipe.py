@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gradus.core.config import Config, wrong
-from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval
+from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval, Share
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import TextToText
@@ -113,6 +113,15 @@ def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
     return {"kind": kind, **own, **given}
 
 
+class BatchRamp(Config):
+    """The batch grows with the tokens seen (Brown et al. 2020, appendix B: from 32k tokens to the full batch
+    over the first 4 to 12 of 300 billion)."""
+
+    start: BatchSize = Field(alias="from")
+    over: Share = Quantity(4.0, "%")
+    """Of the stage."""
+
+
 class Stage(Config):
     """Teaches one transformer some data under a weighted sum of objectives."""
 
@@ -127,6 +136,8 @@ class Stage(Config):
     """Text: cosine to 0; rows: linear to 0 with 0.2 % of warm-up, unless given."""
     batch: BatchSize = None  # type: ignore[assignment]
     """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
+    batch_ramp: BatchRamp | None = None
+    """A smaller batch at the start, as in GPT-3; `batch` is what it grows to."""
     length: Duration
     """In epochs, steps, tokens or minutes."""
     preset: StagePreset | None = None
@@ -183,6 +194,13 @@ class Stage(Config):
             raise wrong(
                 "batch", f"the batch counts {' or '.join(legal)} here", self.batch, f"such as 32 {legal[0]}"
             )
+        if self.batch_ramp is not None and self.batch_ramp.start.unit != self.batch.unit:
+            raise wrong(
+                "batch_ramp.from", "another unit than the batch", self.batch_ramp.start, f"{self.batch}"
+            )
+        if self.batch_ramp is not None and not 1 <= self.batch_ramp.start.amount <= self.batch.amount:
+            problem = "the batch grows from at least 1 to `batch`"
+            raise wrong("batch_ramp.from", problem, self.batch_ramp.start, f"at most {self.batch}")
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
             raise wrong("batch", "a whole number of at least 1 is wanted", self.batch)
         if self.length.amount <= 0:

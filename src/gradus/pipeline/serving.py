@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import tokenizers
 import torch
-from pydantic import ValidationError
 
-from gradus.core.errors import UserError, nearest
+from gradus.core.errors import UserError
 from gradus.core.example import Example, ragged
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
@@ -31,11 +30,11 @@ from gradus.data.text_to_text import row_encoder
 from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score
-from gradus.evaluation.generate import Sampling, generate
 from gradus.objectives import Measure, Objective
 from gradus.pipeline.answers import told
 from gradus.pipeline.evaluating import evaluate_file
-from gradus.pipeline.opening import Opened, Reading, never_said, open_folder, row_template
+from gradus.pipeline.generating import continue_texts
+from gradus.pipeline.opening import Opened, Reading, open_folder, row_template
 from gradus.pipeline.predicting import predict_file as predict_file
 from gradus.pipeline.recipe import Recipe
 from gradus.pipeline.results import model_folder
@@ -77,23 +76,29 @@ class Model:
         """Tokens of a window of running text, as in its training."""
         return self.opened.window
 
-    def generate(self, prompt: str, **sampling: Any) -> str:
+    @property
+    def answers_apart(self) -> bool:
+        """Whether a prompt is encoded and answered, and not gone on with."""
+        return self.opened.folder.config.encodes_and_decodes
+
+    @overload
+    def generate(self, prompt: str, **sampling: Any) -> str: ...
+
+    @overload
+    def generate(self, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
+
+    def generate(self, prompt: str | Sequence[str], **sampling: Any) -> str | list[str]:
         """The text that continues `prompt`, without it; `sampling` are the fields of `Sampling`.
 
-        An empty prompt begins a document: the model goes on from the token of the role `end`. Tokens that
-        play another role are never said. Raises UserError for a model that was not taught to predict text
-        and for settings that mean nothing.
+        Of a list of prompts a list of texts, each what its prompt would get alone, but that prompt i draws
+        numbers of its own. An empty prompt begins a document: the model goes on from the token of the role
+        `end`. An encoder-decoder reads the prompt and answers. With `stop` strings the text ends before the
+        first that comes. Tokens that play another role are never said. Raises UserError for a model that was
+        not taught to predict text and for settings that mean nothing.
         """
-        self.taught("tokens")
-        settings = _sampling(sampling)
-        tokens = self.tokens
-        ids = tokens.encode([prompt])[0].tolist()
-        end = tokens.role("end") if tokens.has("end") else None
-        said = generate(
-            self.opened.learner.transformer, ids, settings, end, never_said(tokens, self.opened.folder.config)
-        )
-        before, whole = tokens.decode(ids), tokens.decode(ids + said)
-        return whole[len(before) :] if whole.startswith(before) else tokens.decode(said)
+        if isinstance(prompt, str):
+            return continue_texts(self, [prompt], sampling)[0]
+        return continue_texts(self, list(prompt), sampling)
 
     def predict(self, rows: Iterable[Mapping[str, Any] | str]) -> Iterator[dict[str, Any]]:
         """For every row, in order: {"label", "probabilities", "scores", "truncated"}.
@@ -305,20 +310,6 @@ def load(
     that is wrong.
     """
     return Model(open_folder(model_folder(Path(folder).expanduser()), precision, device, recipe, stage))
-
-
-def _sampling(options: Mapping[str, Any]) -> Sampling:
-    """The settings. Raises UserError for the first that is wrong."""
-    try:
-        return Sampling.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or None
-        if first["type"] == "extra_forbidden":
-            hint = nearest(str(field), Sampling.model_fields)
-            raise UserError("there is no such setting", text=field, hint=hint) from None
-        problem = first["msg"].removeprefix("Value error, ")
-        raise UserError(problem, field=field, text=first["input"] if field else None) from None
 
 
 def _asked_for(learner: Learner, objective: Objective) -> Learner:

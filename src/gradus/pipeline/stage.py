@@ -143,7 +143,7 @@ class StageRun:
         learner = self._learner()
         prepared, stage = self.prepared, self.node.stage
         feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
-                    self.world.rank, self.world.size)  # fmt: skip
+                    self.world.rank, self.world.size, prepared.ramp)  # fmt: skip
         optimizer = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizer, stage.schedule, self.world,

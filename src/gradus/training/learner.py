@@ -27,7 +27,7 @@ class Learner(nn.Module):
 
     def initialise(self, seed: int) -> Learner:
         """Draws every parameter from a stream keyed by (seed, its name): a new head moves no other tensor."""
-        initialise(self, seed, self.transformer.config.initial_deviation)
+        initialise(self, seed, self.transformer.config)
         return self
 
     @property

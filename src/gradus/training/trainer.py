@@ -126,8 +126,7 @@ class Trainer:
         self._set_rates(step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        rows = min((step + 1) * self.feed.batch, self.feed.total)
-        self.clock = Clock(step + 1, rows, self.clock.tokens + int(tokens))
+        self.clock = Clock(step + 1, self.feed.rows_after(step + 1), self.clock.tokens + int(tokens))
         self._counts.append(counts)
         self._sums.append(torch.cat([self.world.sum_tensor(sums), norm.reshape(1).to(sums)]))
         return stop > 0
