@@ -17,6 +17,7 @@ from tiny import tiny
 from gradus.core.errors import UserError
 from gradus.core.example import Example
 from gradus.core.model import ModelConfig
+from gradus.data.builtin import builtin_rows
 from gradus.data.formats import TextToText
 from gradus.data.readers import Row
 from gradus.data.text_to_text import TextToTextEncoder, row_encoder
@@ -26,6 +27,7 @@ from gradus.nn.transformer import Transformer
 from gradus.objectives import Seq2SeqConfig, Task
 from gradus.pipeline.check import check
 from gradus.pipeline.run import run
+from gradus.pipeline.serving import load
 from gradus.tokenizers import CharacterTokenizer, Tokenizer
 from gradus.training.learner import Learner
 
@@ -207,6 +209,26 @@ def test_from_raw_text_to_answers(objective: dict[str, Any], tmp_path: Path) -> 
     assert 0 <= answers["exact_match"] <= 1 and 0 < answers["accuracy"] <= 1
     assert found["finetune"]["training"]["metric"] == "accuracy"
     assert set(found["finetune"]["floors"]["dev"]) == {"majority", "naive_bayes"}
+
+
+@pytest.mark.parametrize("family", ["gpt1", "bart"])
+def test_what_is_generated_is_what_exact_match_counts(family: str, tmp_path: Path) -> None:
+    """The folder's greedy answers, text in and text out, against the targets of dev."""
+    shape = {**BOTH["model"], "family": family, "context": 160}
+    if family == "bart":
+        shape |= {"position_offset": 2, "embedding_norm": True, "activation": "gelu"}
+    steps = {"gpt1": "60 steps", "bart": "150 steps"}[family]
+    patch = {"model": shape, "stages.finetune.length": steps, "stages.finetune.optimizer.lr": 1e-2,
+             "stages.finetune.evaluate": {"every": steps}}  # fmt: skip
+    folder = run(recipe(tmp_path / "both.yaml", {"kind": "denoising"}, patch), runs=tmp_path, device="cpu")
+    record = records(folder)["finetune"]
+    model = load(folder / "stages" / record["id"] / "model", device="cpu")
+    dev = builtin_rows("tiny", "dev")
+    said = [model.generate(f"opinion: {row.fields['text']}", temperature=0, tokens=12) for row in dev]
+    wanted = [FORMAT["answers"][row.fields["label"]] for row in dev]
+    right = np.mean([one == other for one, other in zip(said, wanted)])
+    assert right > 0.4
+    assert right == pytest.approx(record["results"]["dev"]["exact_match"])
 
 
 def test_a_prefix_language_model_and_answers_in_a_decoder(tmp_path: Path) -> None:
