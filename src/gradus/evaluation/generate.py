@@ -39,7 +39,7 @@ def generate(
     end: int | None,
     banned: Sequence[int] = (),
     *,
-    start: int | None = None,
+    start: int | Sequence[int] | None = None,
     text: TextOf | None = None,
 ) -> list[int]:
     """The token ids that continue `prompt`, at most `sampling.tokens`; see `generate_all`."""
@@ -53,31 +53,33 @@ def generate_all(
     end: int | None,
     banned: Sequence[int] = (),
     *,
-    start: int | None = None,
+    start: int | Sequence[int] | None = None,
     text: TextOf | None = None,
     cached: bool = True,
 ) -> list[list[int]]:
     """The token ids that continue each of `prompts`, at most `sampling.tokens`, without the `end` that stops
     them; with stop strings, up to the token that completes one, for which `text` tells what tokens say.
 
-    An empty prompt stands for the beginning of a document: the model goes on from `end`. An encoder-decoder
-    encodes the prompt, and its decoder begins with the token `start`. Tokens in `banned` (roles that are no
-    text) are never chosen. Greedy and beam search are those of transformers' `generate` (do_sample off,
-    early_stopping off). Prompt i draws from a generator keyed by the seed and i, on the host, so how many
-    there are changes nothing but rounding: an answer is what its prompt would get alone. Without `cached`
-    every token is computed from all before it. Raises UserError for an empty prompt where no token is `end`,
-    a text longer than an encoder's context, and where the logits are not numbers.
+    An empty prompt stands for the beginning of a document: the model goes on from `end`. An encoder-
+    decoder encodes the prompt, and its decoder begins with the token or tokens `start`. Tokens in
+    `banned` (roles that are no text) are never chosen. Greedy and beam search are those of transformers'
+    `generate` (do_sample off, early_stopping off). Prompt i draws from a generator keyed by the seed and
+    i, on the host, so how many there are changes nothing but rounding: an answer is what its prompt would
+    get alone. Without `cached` every token is computed from all before it. Raises UserError for an empty
+    prompt where no token is `end`, a text longer than an encoder's context, and where the logits are not
+    numbers.
     """
     encodes = transformer.config.encodes_and_decodes
     if encodes and start is None:
         raise ValueError("an encoder-decoder needs the token that its decoder starts from")
+    opening = [start] if isinstance(start, int) else list(start or ())
     begun = [_begun(prompt, end) for prompt in prompts]
     at_once = _prompts_at_once(transformer.config, begun, sampling)
     said: list[list[int]] = []
     with _at_rest(transformer):
         for first in range(0, len(begun), at_once):
             part = begun[first : first + at_once]
-            given = [[int(start)] for _ in part] if start is not None and encodes else part
+            given = [opening for _ in part] if encodes else part
             walks: list[Walk] = []
             for index, seen in enumerate(given, first):
                 if sampling.beams > 1:

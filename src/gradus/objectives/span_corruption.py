@@ -29,9 +29,9 @@ class SpanCorruptionConfig(ObjectiveSettings):
 
     kind: Literal["span_corruption"] = "span_corruption"
     share: float = Field(0.15, gt=0, lt=1)
-    """Of the tokens, those that are taken out (Raffel et al. 2020, section 3.3.4)."""
+    """Of the tokens, those that are taken out (Raffel et al. 2020, section 3.3.3)."""
     mean_span: float = Field(3.0, ge=1)
-    """The mean length of a span, in tokens."""
+    """The mean length of a span, in tokens (section 3.3.4)."""
     sentinels: int = Field(100, ge=1)
     """Tokens that stand for spans; T5 has 100."""
 

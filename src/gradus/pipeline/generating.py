@@ -31,10 +31,12 @@ def continue_texts(model: Model, prompts: Sequence[str], options: Mapping[str, A
     tokens, config = model.tokens, model.opened.folder.config
     end = tokens.role("end") if tokens.has("end") else None
     ids = [found.tolist() for found in tokens.encode(prompts)]
-    start = None
+    start: list[int] = []
     if config.encodes_and_decodes:
-        start = decoder_start(model)
-        ids = [one if end is None else [*one, end] for one in ids]
+        # As in training: see `ModelConfig.encoder_roles` and `decoder_roles`.
+        first, last = (_ids(model, names) for names in config.encoder_roles)
+        start = [decoder_start(model), *_ids(model, config.decoder_roles[1:])]
+        ids = [[*first, *one, *last] for one in ids]
     before = [[] if config.encodes_and_decodes else one for one in ids]
     heads = [tokens.decode(one) for one in before]
 
@@ -50,14 +52,19 @@ def continue_texts(model: Model, prompts: Sequence[str], options: Mapping[str, A
     return [before_stop(text(place, one), settings.stop) for place, one in enumerate(said)]
 
 
+def _ids(model: Model, roles: Sequence[str]) -> list[int]:
+    """The tokens of those roles that the tokenizer has."""
+    return [model.tokens.role(name) for name in roles if model.tokens.has(name)]
+
+
 def decoder_start(model: Model) -> int:
-    """What the decoder beside an encoder begins with: as config.json says, else the token of the role
-    `start`, else that of `pad` (T5). Raises UserError where there is none."""
+    """What the decoder beside an encoder begins with: as config.json says, else the token of the first of
+    `ModelConfig.decoder_roles`, else that of `pad` (T5). Raises UserError where there is none."""
     path = model.opened.folder.path
     named = read_json(path / CONFIG).get(DECODER_START) if (path / CONFIG).is_file() else None
     if isinstance(named, int):
         return named
-    for role in ("start", "pad"):
+    for role in (model.opened.folder.config.decoder_roles[0], "pad"):
         if model.tokens.has(role):
             return model.tokens.role(role)
     hint = f"{CONFIG} should name it as {DECODER_START}"

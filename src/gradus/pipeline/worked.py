@@ -1,0 +1,184 @@
+"""Worked examples of the objectives, printed by the code itself: what a model reads, and what it is to say.
+
+`python -m gradus.pipeline.worked` writes the blocks of docs/objectives.md anew; a test tells when it must be.
+A new example is an entry of `WORKED`, and the comment `<!-- printed: NAME -->` where it shall stand.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from unicodedata import east_asian_width
+
+import numpy as np
+
+from gradus.core.example import Example
+from gradus.core.keyed import keyed_generator
+from gradus.core.model import Arrangement, ModelConfig
+from gradus.core.sentences import SentenceEnds
+from gradus.data.formats import TextToText
+from gradus.data.readers import Row
+from gradus.data.text_to_text import row_encoder
+from gradus.evaluation.floors import without_spaces
+from gradus.objectives import (
+    CausalLMConfig,
+    DenoisingConfig,
+    Objective,
+    ObjectiveConfig,
+    PrefixLMConfig,
+    Seq2SeqConfig,
+    SpanCorruptionConfig,
+    Task,
+)
+
+FILE = Path("docs/objectives.md")
+WIDTH = 100
+"""Columns of a printed line."""
+NOTHING = "·"
+"""Stands where nothing is scored."""
+ENGLISH = "Thank you for inviting me to your party last week . We came late , and stayed until it was dark ."
+CHINESE = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。"
+
+
+class Words:
+    """A vocabulary that grows as texts come: their words, or where they have no spaces their characters. A
+    role's token is called by the role."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    @property
+    def size(self) -> int:
+        return 1000
+
+    def role(self, name: str) -> int:
+        return self._number(f"<{name}>")
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        found = [list(text) if without_spaces([text]) else text.split(" ") for text in texts]
+        return [np.array([self._number(word) for word in words if word], np.int64) for words in found]
+
+    @property
+    def sentence_ends(self) -> SentenceEnds:
+        return SentenceEnds(tuple((self._number(mark),) for mark in (".", "。", "！", "？")))
+
+    def _number(self, word: str) -> int:
+        if word not in self.names:
+            self.names.append(word)
+        return self.names.index(word)
+
+
+def of_text(
+    config: ObjectiveConfig, arrangement: Arrangement, text: str, draw: int = 0, also: str = ""
+) -> str:
+    """A window of running text as the objective changes it; `draw` is the key of the corruption, and `also`
+    the token that follows the window, which a decoder predicts, too."""
+    words, model = Words(), ModelConfig(arrangement=arrangement, vocab_size=1000)
+    (ids,) = words.encode([text])
+    objective = config.build(Task(model, "worked", vocabulary=words))
+    following = int(words.encode([also])[0][0]) if also else None
+    row = objective.corrupt(Example(0, (ids,), following=following), keyed_generator("worked", draw))
+    window = f"{text} ({also})" if also else text
+    return f"{line_of(config)}\nwindow: {window}\n\n" + shown(row, objective, words)
+
+
+def of_row(
+    config: ObjectiveConfig, arrangement: Arrangement, form: TextToText, fields: dict[str, str]
+) -> str:
+    """A labelled row as its format lays it out for the arrangement."""
+    words, model = Words(), ModelConfig(arrangement=arrangement, vocab_size=1000)
+    (row,) = row_encoder(form, words, model, None, "error").encode([Row(0, fields, "rows", 1)])
+    objective = config.build(Task(model, "worked", vocabulary=words))
+    cells = ", ".join(f"{name} = {value}" for name, value in fields.items())
+    return f"{line_of(config)}\nrow: {cells}\n\n" + shown(row, objective, words)
+
+
+def line_of(config: ObjectiveConfig) -> str:
+    """The objective as a recipe names it."""
+    named = {"kind": config.kind} | config.model_dump(mode="json", exclude_defaults=True)
+    return (
+        "objective: {" + ", ".join(f"{key}: {value}" for key, value in named.items()).replace("'", "") + "}"
+    )
+
+
+def shown(row: Example, objective: Objective, words: Words) -> str:
+    """What each stack reads, one token a column, and below what is scored there."""
+    targets = objective.targets(row)
+    read = np.concatenate([said[:-1] for said in row.decoded] or row.sequences)
+    said = {int(place): words.names[int(token)] for place, token in zip(targets.index, targets.value)}
+    lines = [[words.names[token] for token in read], [said.get(at, NOTHING) for at in range(len(read))]]
+    heads = ["decoder reads", "and says"] if row.decoded else ["reads", "says"]
+    if row.prefix:
+        head = row.prefix[0]
+        lines.insert(1, ["all" if at < head else "before" for at in range(len(read))])
+        heads.insert(1, "sees")
+    if not row.decoded:
+        return table(heads, lines)
+    encoder = [words.names[token] for token in np.concatenate(row.sequences)]
+    return table(["encoder reads"], [encoder]) + "\n\n" + table(heads, lines)
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells under each other, in as many blocks as the width asks for."""
+    wide = [max(map(columns, cells)) for cells in zip(*lines)]
+    first = max(map(len, heads)) + 2
+    blocks: list[list[str]] = []
+    room = 0
+    for place, width in enumerate(wide):
+        if not blocks or room < width:
+            blocks.append([head.ljust(first) for head in heads])
+            room = WIDTH - first
+        for at, line in enumerate(lines):
+            blocks[-1][at] += line[place] + " " * (width - columns(line[place]) + 1)
+        room -= width + 1
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks)
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
+TO_WORDS = TextToText(
+    source="sst2 sentence: {sentence}", label="label", answers={"0": "negative", "1": "positive"}
+)
+SHORT_SPANS = SpanCorruptionConfig(share=0.2, mean_span=2.0)
+"""More spans than a short example has by default."""
+SENTENCE = {"sentence": "a gorgeous , witty film", "label": "1"}
+
+WORKED: dict[str, Callable[[], str]] = {
+    "causal_lm": lambda: of_text(CausalLMConfig(), "decoder", "Thank you for inviting", also="me"),
+    "span_corruption": lambda: of_text(SHORT_SPANS, "encoder_decoder", ENGLISH, 4),
+    "span_corruption, Chinese": lambda: of_text(SHORT_SPANS, "encoder_decoder", CHINESE, 1),
+    "prefix_lm, encoder-decoder": lambda: of_text(PrefixLMConfig(), "encoder_decoder", ENGLISH[:51]),
+    "prefix_lm, decoder": lambda: of_text(PrefixLMConfig(), "decoder", ENGLISH[:28], 3, "your"),
+    "denoising": lambda: of_text(DenoisingConfig(), "encoder_decoder", ENGLISH, 1),
+    "denoising, Chinese": lambda: of_text(DenoisingConfig(), "encoder_decoder", CHINESE, 2),
+    "denoising, other noises": lambda: of_text(
+        DenoisingConfig(noises=["token_masking", "token_deletion", "document_rotation"], share=0.2),
+        "encoder_decoder", ENGLISH[:51],
+    ),
+    "seq2seq, encoder-decoder": lambda: of_row(Seq2SeqConfig(), "encoder_decoder", TO_WORDS, SENTENCE),
+    "seq2seq, decoder": lambda: of_row(Seq2SeqConfig(), "decoder", TO_WORDS, SENTENCE),
+}  # fmt: skip
+"""What is printed, by the name in the document's comment."""
+
+_BLOCK = re.compile(r"<!-- printed: (.+?) -->\n(```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
+
+
+def rewritten(text: str) -> str:
+    """The document with every block as the code prints it now. Raises KeyError for a name that is not in
+    `WORKED`."""
+
+    def block(found: re.Match[str]) -> str:
+        return f"<!-- printed: {found[1]} -->\n```text\n{WORKED[found[1]]()}\n```\n"
+
+    return _BLOCK.sub(block, text)
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
+    file.write_text(rewritten(file.read_text(encoding="utf-8")), encoding="utf-8")
+    print(file)
