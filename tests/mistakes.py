@@ -324,7 +324,7 @@ FOLDERS: list[tuple[bool, Callable[[Path], object], str, str]] = [
     (BARE, tensors(lambda tensor: tensor[:-1]), r"model\.safetensors: a tensor has shape 15, not 16", r"ln_1\.bias"),
     (BARE, gone, "no weights that can be read", r"no model\.safetensors"),
     (BARE, pickled, "no weights", "pickled weights are never"),
-    (BARE, config('{"model_type": "llama"}'), r"config\.json: model_type: .*'llama'", "one of openai-gpt"),
+    (BARE, config('{"model_type": "mamba"}'), r"config\.json: model_type: .*'mamba'", "one of openai-gpt"),
     (BARE, config('{"model_type": '), r"config\.json: .*cannot be read as JSON", "column"),
 ]
 # fmt: on

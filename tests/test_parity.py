@@ -278,8 +278,9 @@ def test_an_untied_llama_keeps_its_output_beside_a_head(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("name", list(ROWS))
-def test_greedy_answers_are_the_same(tmp_path: Path, name: str) -> None:
+def test_greedy_and_beam_answers_are_the_same(tmp_path: Path, name: str, beams: int) -> None:
     row = ROWS[name]
     config = row.own()
     write(tmp_path / "model", config, random_of(config, 0.5))
@@ -290,10 +291,12 @@ def test_greedy_answers_are_the_same(tmp_path: Path, name: str) -> None:
     said = set()
     for prompt in ([1], [5, 6, 9], [20, 3, 20, 3, 44], list(range(12))):
         ids = torch.tensor([prompt])
-        options = {"max_new_tokens": 16, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+        options = {"max_new_tokens": 16, "do_sample": False, "num_beams": beams, "early_stopping": False}
+        options["attention_mask"] = torch.ones_like(ids)
         wanted = theirs.generate(ids, **options)[0, len(prompt) :].tolist()
         wanted = wanted[: wanted.index(END)] if END in wanted else wanted
-        assert generate(ours, prompt, Sampling(tokens=16, temperature=0.0), END) == wanted
+        sampling = Sampling(tokens=16, beams=beams, temperature=0.0 if beams == 1 else 1.0)
+        assert generate(ours, prompt, sampling, END) == wanted
         said |= set(wanted)
     assert len(said) > 5
 

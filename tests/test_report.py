@@ -173,13 +173,12 @@ def test_export_and_markdown(finished_run: Path, tmp_path: Path) -> None:
         [1, 2, 3],
         list(VARIANTS),
     )
-    assert (
-        record["machine"]["versions"]["torch"] == "2.13.0" and record["tokens_per_second"]["finetune"] == 3400
-    )
+    (machine,) = record["machines"]
+    assert machine["versions"]["torch"] == "2.13.0" and machine["tokens_per_second"]["finetune"] == 3400
     drawn = results_markdown([path])
     assert drawn == results_markdown([path])
-    bars = [line for line in drawn.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in bars}) == 1
+    for block in re.findall(r"(?:^\|.*\n)+", drawn, re.M):
+        assert len({line.count("|") for line in block.splitlines()}) == 1
     assert "*naive Bayes*" in drawn and "± " in drawn and "5.39 M parameters" in drawn
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(UserError, match="no exported result"):

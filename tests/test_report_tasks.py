@@ -86,6 +86,38 @@ def test_numbers_are_compared_by_correlation(run: Run) -> None:
     assert line.test["low"] < gap < line.test["high"] < 0 and line.verdict == "worse"
 
 
+def test_matthews_is_compared_by_itself(run: Run) -> None:
+    table = next(table for table in tables(run) if (table.stage, table.split) == ("cola", "test"))
+    line = table.line("LSTM")
+    gap = line.cells["matthews"].mean - table.lines[0].cells["matthews"].mean
+    assert table.compared == "Matthews' correlation" and line.test["difference"] == pytest.approx(gap)
+    sst2 = next(table for table in tables(run) if table.stage == "sst2")
+    assert sst2.compared == "rows right"
+
+
+def test_the_average_is_over_what_every_variant_has(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "run"))
+    plan = json.loads((other / "plan.json").read_text(encoding="utf-8"))
+    for outcome in plan["outcomes"]:
+        if outcome["variant"] == "LSTM":
+            del outcome["stages"]["dream"]
+    write_json(other / "plan.json", plan)
+    record = json.loads((other / "stages" / "sst2-32" / "stage.json").read_text(encoding="utf-8"))
+    write_json(other / "stages" / "sst2-32" / "stage.json", record | {"device": "cuda of another make"})
+    run = load_run(other)
+    table = task_tables(tables(run))[-1]
+    assert table.averaged == ["sst2", "cola", "stsb"] and "dream" in table.tasks
+    for line in table.lines:
+        own = np.mean([line.cells[task].values for task in table.averaged], axis=0)
+        assert line.cells["average"].values == pytest.approx(own)
+    assert table.paper[0].values["average"] == pytest.approx((0.913 + 0.454 + 0.82) / 3)
+    drawn = results_markdown([export(run, tmp_path / "small.json")])
+    assert "| average of 3 |" in drawn
+    assert "The average is over sst2, cola and stsb, which every variant has." in drawn
+    assert "- 1 stage on cuda of another make, " in drawn
+    assert "The same stage as the first variant's: embeddings, 1 layer, 2 layers and word vectors." in drawn
+
+
 def test_paired_correlation_is_a_bootstrap_of_rows() -> None:
     rng = keyed_generator("rows of numbers")
     truth = rng.normal(size=60)
@@ -166,6 +198,9 @@ def test_page_shows_every_task(folder: Path, run: Run) -> None:
                  "Predicted against true", "He &lt;stays&gt; at home.", "去看电影。"):  # fmt: skip
         assert said in page, said
     assert page.count('class="band') == 8 and page.count("error-bar") >= 4 and "nan" not in page
+    assert (
+        "<figcaption>sst2: accuracy, dev</figcaption>" in page
+    )  # transferred layers, on the task's own scale
     section = {
         name: page[page.index(f'id="stage-{name}"') :].split("</section>")[0] for name in made_up.TASKS
     }
@@ -195,7 +230,7 @@ def test_export_keeps_all_and_draws_it_again(run: Run, tmp_path: Path) -> None:
         and "| *paper: Transformer w/ aux LM (full)* |" in drawn
     )
     assert "### transferred layers" in drawn and "### zero-shot and few-shot" in drawn
-    for title in ("### all tasks, dev", "### all tasks, test", "### stsb, test"):
+    for title in ("### all tasks, dev", "### all tasks, test", "### pretrain, dev", "### stsb, test"):
         assert title in drawn
     for block in re.findall(r"(?:^\|.*\n)+", drawn, re.M):
         assert len({line.count("|") for line in block.splitlines()}) == 1

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
-from gradus.families import bart, gpt1, gpt2, llama, t5
+from gradus.families import bart, bert, gpt1, gpt2, llama, roberta, t5
 from gradus.families.heads import Shapes, Task
 from gradus.families.table import Table
 
@@ -47,7 +47,20 @@ class Family(Protocol):
         cannot build."""
 
 
-FAMILIES: dict[str, Family] = {"gpt1": gpt1, "gpt2": gpt2, "llama": llama, "bart": bart, "t5": t5}
+FAMILIES: dict[str, Family] = {
+    "gpt1": gpt1,
+    "gpt2": gpt2,
+    "llama": llama,
+    "bert": bert,
+    "roberta": roberta,
+    "bart": bart,
+    "t5": t5,
+}
+
+
+def fitted(config: ModelConfig, pad: int | None) -> ModelConfig:
+    """A new model for a tokenizer whose padding has the id `pad`: what the family makes depend on it."""
+    return roberta.fitted(config, pad) if config.family == "roberta" else config
 
 
 def preset(name: str) -> dict[str, Any]:

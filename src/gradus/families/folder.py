@@ -23,6 +23,7 @@ from gradus.core.model import ModelConfig
 from gradus.core.storage import write_json
 from gradus.families import FAMILIES, Family, Task
 from gradus.families.files import WEIGHTS, check_manifest, object_of, pieces_of
+from gradus.families.heads import NEXT
 from gradus.families.stored import Stored, by, check_shape, locate, read, shapes
 
 CARD, CONFIG = "gradus.json", "config.json"
@@ -32,6 +33,7 @@ FOREIGN_HEADS: dict[Task, str] = {
     "classes": "classification",
     "number": "regression",
     "choices": "multiple_choice",
+    "next": "next_sentence",
 }
 """What the head is called in a folder that Gradus did not write."""
 
@@ -80,7 +82,8 @@ def write_folder(
     """
     roles = {**(roles or {}), **({} if pad_id is None else {"pad": pad_id})}
     _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, config)
-    content, named = _form(config, tensors, None if task == "tokens" else task, labels, roles)
+    task = None if task == "tokens" else task or _told(card)
+    content, named = _form(config, tensors, task, labels, roles)
     path.mkdir(parents=True, exist_ok=True)
     own = {name: named[name].detach().to("cpu", torch.float32).contiguous() for name in sorted(named)}
     # One key of metadata: the library orders several at random, and equal models should be equal files.
@@ -88,6 +91,12 @@ def write_folder(
     write_json(path / CONFIG, content)
     write_json(path / CARD, dict(card))
     save_tokenizer(path)
+
+
+def _told(card: Mapping[str, Any]) -> Task | None:
+    """`next` where gradus.json names the objective of its head."""
+    taught = [head.get("objective") for head in (card.get("heads") or {}).values()]
+    return "next" if taught == [FOREIGN_HEADS["next"]] else None
 
 
 def _form(
@@ -147,7 +156,7 @@ def read_folder(path: Path) -> ModelFolder:
         config = family.from_config_json(content, found, path / CONFIG)
         task = family.task_of(content, found, path / CONFIG)
         stored, dropped = locate(family.TABLE, present, config, task, _head_name(card, task), path)
-    labels = labels if task == "classes" else None
+    labels = labels if task == "classes" else list(NEXT) if task == "next" else None
     _check_stored(stored, config, task, labels, path)
     return ModelFolder(path, config, labels, card, stored, dropped, task)
 
@@ -184,7 +193,8 @@ def _check_head(name: str, place: Stored, width: int, task: Task | None, labels:
     part = re.fullmatch(r"heads\.[^.]+\.(score|dense)\.(weight|bias)", name)
     if part is None:
         raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
-    rows = width if part[1] == "dense" else place.shape[0] if task == "classes" else 1
+    rows = {"classes": place.shape[0], "next": len(NEXT)}.get(task or "classes", 1)
+    rows = width if part[1] == "dense" else rows
     if part[1] == "score" and labels is not None and rows != len(labels):
         problem = f"the head has {rows} rows for {len(labels)} labels"
         raise UserError(problem, file=place.file, text=place.name)

@@ -8,8 +8,12 @@ from typing import Any, Literal
 
 from gradus.core.errors import UserError
 
-Task = Literal["classes", "number", "choices"]
-"""The class of a row, its number, or which of its answers is right: `objectives.Measure` but for tokens."""
+Task = Literal["classes", "number", "choices", "next"]
+"""The class of a row, its number, or which of its answers is right: `objectives.Measure` but for tokens. And
+`next`, BERT's own: whether the second of two texts follows the first."""
+
+NEXT = ("next", "other")
+"""The classes of `next`, in the order of BERT's release."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Their name of each tensor of a folder -> its shape."""
@@ -99,3 +103,22 @@ def classification_task(content: Mapping[str, Any], shapes: Shapes, file: Path) 
     as `row_answer` does."""
     shape = shapes.get(f"{CLASSIFICATION_HEAD['score']}.weight")
     return row_answer(content, shape[0], file) if shape else None
+
+
+def encoder_task(
+    content: Mapping[str, Any], shapes: Shapes, score: str, file: Path, choices: str | None = None
+) -> Task | None:
+    """What the head of an encoder answers: the tensor `score` scores a row's classes or number, `choices`
+    (the same unless given) the one logit of an answer. None where there is neither.
+
+    Their classes for choices and for tags have tensors of the same names, so config.json tells these apart.
+    Raises UserError for tags, for the spans of question answering and as `row_answer` does.
+    """
+    named = content.get("architectures")
+    kind = str(named[0]) if isinstance(named, list) and named else ""
+    if kind.endswith(("ForTokenClassification", "ForQuestionAnswering")):
+        hint = "classes, numbers and choices of rows are"
+        raise UserError("this head is not supported", file=file, field="architectures", text=kind, hint=hint)
+    if (choices or score) in shapes and kind.endswith("ForMultipleChoice"):
+        return "choices"
+    return row_answer(content, shapes[score][0], file) if score in shapes else None

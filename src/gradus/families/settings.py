@@ -40,6 +40,7 @@ PHRASES = {
     "feed_forward": "a feed-forward of 4 x width, not {value}",
     "head_width": "heads of width / heads channels, not {value}",
     "kv_heads": "keys and values for each head, not for {value}",
+    "tuned_width": "an output that no tuned width of {value} scales",
     "window": "no banded layers, and every second of these sees {value} tokens only",
 }
 """How a difference is told, where the field's name alone would not do."""
@@ -127,6 +128,7 @@ def brief(config: ModelConfig) -> ModelConfig:
         "feed_forward": config.feed_forward == 4 * config.width,
         "attention_dropout": config.attention_dropout == config.dropout,
         "embedding_dropout": config.embedding_dropout == config.dropout,
+        "tuned_width": config.tuned_width == config.width,
     }
     return config.model_copy(update={name: None for name, drop in needless.items() if drop})
 

@@ -76,10 +76,11 @@ def locate(
     """
     loose: dict[str, Piece] = {}
     for name, piece in present.items():
-        if loose.setdefault(name.removeprefix(table.prefix), piece) is not piece:
+        if loose.setdefault(table.loose(name), piece) is not piece:
             raise UserError("a tensor is there with and without a prefix", file=piece.file, text=name)
     copies, stored = table.copied(config), {}
-    for ours in (*shapes(config), *(f"heads.{head}.{name}" for name in table.head_tensors(task))):
+    of_head = table.head_tensors(task, config.dense_head)
+    for ours in (*shapes(config), *(f"heads.{head}.{name}" for name in of_head)):
         place = _present(table.place(ours, task, config.gated), copies.get(ours, ()), loose)
         missing = [name for name in place.names if name not in loose]
         if missing:

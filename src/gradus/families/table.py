@@ -68,6 +68,8 @@ class Table:
     """Patterns of whole names for what files may hold that is no weight, such as old causal masks."""
     zeros: tuple[str, ...] = ()
     """Tensors that must be all zeros, since we have no place for them."""
+    endings: Mapping[str, str] = field(default_factory=dict)
+    """How names end in older files -> how they end since."""
 
     def place(self, ours: str, task: Task | None = None, gated: bool = False) -> Place | None:
         """Where a tensor of ours stands, without the prefix; None where the family has no place for it."""
@@ -87,15 +89,26 @@ class Table:
         names = tuple(name.replace("*", layer) + ending for name in entry.names)
         return Place(names, entry.transposed and kind != "bias")
 
+    def loose(self, name: str) -> str:
+        """A file's name of a tensor without the prefix, and as newer files have it."""
+        name = name.removeprefix(self.prefix)
+        for old, new in self.endings.items():
+            if name.endswith(old):
+                return name.removesuffix(old) + new
+        return name
+
     def full(self, name: str, task: Task | None) -> str:
         """A name without prefix as a file of the task's class has it."""
         inside = task not in self.bare and self._inside.fullmatch(name)
         return f"{self.prefix}{name}" if inside else name
 
-    def head_tensors(self, task: Task | None) -> list[str]:
-        """What a head for the task has: `score.weight`, and `score.bias` where theirs has a bias."""
+    def head_tensors(self, task: Task | None, dense: bool = True) -> list[str]:
+        """What a head for the task has: `score.weight`, `score.bias` where theirs has a bias, and with
+        `dense` those of its own layer before, where theirs has one."""
         tensors = []
         for part in self.heads.get(task, {}) if task else ():
+            if part == "dense" and not dense:
+                continue
             whole = part.endswith((".weight", ".bias"))
             tensors += [part] if whole else [f"{part}.weight", f"{part}.bias"]
         return tensors

@@ -106,8 +106,13 @@ class HeadConfig(ObjectiveSettings):
 
     dropout: float = Field(0.1, ge=0, lt=1)
     """On the state before the linear layer (GPT-1, section 4.1)."""
-    bias: bool = False
-    """Whether the linear layer has a bias: no, as Hugging Face keeps it; OpenAI's release has one."""
+    bias: bool | None = None
+    """Whether the linear layer has a bias. Unless given as Hugging Face's classes: in a decoder it has none
+    (OpenAI's release of GPT-1 has one), beside an encoder it has."""
+
+    def biased(self, model: ModelConfig) -> bool:
+        """Whether the linear layer has a bias on this model."""
+        return model.arrangement != "decoder" if self.bias is None else self.bias
 
 
 class Objective(ABC):
@@ -201,7 +206,13 @@ class RowObjective(Objective):
 
     def __init__(self, config: HeadConfig, task: Task, outputs: int):
         self.weight, self.head_name, self.model = config.weight, task.stage, task.model
-        self._shape = (task.model.width, outputs, config.dropout, config.bias, task.model.dense_head)
+        self._shape = (
+            task.model.width,
+            outputs,
+            config.dropout,
+            config.biased(task.model),
+            task.model.dense_head,
+        )
 
     def make_head(self) -> LinearHead:
         return LinearHead(*self._shape)

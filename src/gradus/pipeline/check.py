@@ -18,6 +18,7 @@ from gradus.distributed.precision import resolve
 from gradus.distributed.world import choose_device
 from gradus.evaluation.shots import shots_said
 from gradus.families import FAMILIES
+from gradus.objectives import HeadConfig
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.leaks import leakage
 from gradus.pipeline.material import Material
@@ -144,8 +145,8 @@ def _inexpressible(prepared: Prepared) -> str | None:
     heads = [objective.head_name for objective in objectives if objective.head_name]
     obstacle = None
     for config in prepared.node.stage.objectives:
-        if config.measure != "tokens":
-            obstacle = family.TABLE.obstacle(config.measure, getattr(config, "bias", True))
+        if isinstance(config, HeadConfig) and config.measure != "tokens":
+            obstacle = family.TABLE.obstacle(config.measure, config.biased(prepared.model))
     return family.expressible(prepared.model, heads) or obstacle
 
 

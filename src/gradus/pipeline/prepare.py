@@ -24,6 +24,7 @@ from gradus.data.text import TextData
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.zero_shot import Probe
+from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
 from gradus.objectives import Objective, Task, serving, window_of
 from gradus.pipeline.material import Material
@@ -226,6 +227,8 @@ def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
             text=start.vocab_size,
             hint=f"leave it out, or at least {tokenizer.size}",
         )
+    if node.parent is None and node.folder is None:
+        start = fitted(start, tokenizer.role("pad") if tokenizer.has("pad") else None)
     return start.model_copy(update={**node.stage.model.changes(), "vocab_size": size})
 
 

@@ -341,7 +341,11 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
     labels = list(prepared.labels.names) if prepared.labels else []
     return {
-        objective.head_name: {"objective": objective.name, "labels": labels, "bias": config.bias}
+        objective.head_name: {
+            "objective": objective.name,
+            "labels": labels,
+            "bias": config.biased(prepared.model),
+        }
         for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)
         if objective.head_name and isinstance(config, HeadConfig)
     }

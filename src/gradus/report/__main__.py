@@ -10,8 +10,11 @@ ABOUT = """\
 
 Drawn from `results/*.json` by `make results`; each file was written by
 `gradus report RUN_DIR --export results/NAME.json` after `gradus run recipes/NAME.yaml`. Means and deviations
-are over seeds; the test is a paired bootstrap over the pooled predictions of all seeds; *majority* and *naive
-Bayes* learn nothing of language and are scored on the same rows.
+are over seeds. Accuracy, F1 and correlations are times 100. The test is a paired bootstrap over rows, the
+predictions of all seeds of a row together: of rows right, or of the correlation where that is the task's
+metric. It speaks of new rows, not of new seeds. *Majority*, *naive Bayes*, *mean of train*, *word overlap*,
+*chance* and *unigram* learn nothing of language and are scored on the same rows. What the numbers say in
+words, and what they do not, is in [gpt1.md](gpt1.md#what-we-measured) and [LOG.md](LOG.md).
 """
 
 

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gradus.report.ablations import Asked, Transferred
-from gradus.report.summary import Cell, Line, Table
+from gradus.report.summary import RIGHT, Cell, Line, Table
 from gradus.report.tasks import AVERAGE, Tasks, task_tables
-from gradus.report.words import metric_name, number, probability
+from gradus.report.words import listed, metric_name, number, probability
 
-MARKS = {"better": " ★", "worse": " †", "the same stage": " ="}
+MARKS = {"better": " ★", "worse": " †"}
 TASKS_NOTE = (
     "★ better and † worse than the first variant on that task: a paired bootstrap over rows, p < 0.05, each "
-    "task by itself; = the first variant's own stage; ± over seeds."
+    "task by itself, in the correlation that is its metric or else in rows right; = the first variant's own "
+    "stage; ± over seeds."
 )
 PAPER_NOTE = (
     "Rows “paper” are Radford et al. 2018, table 5: the paper's own numbers, of its own data (BooksCorpus) "
-    "and its own model (12 layers, 768 wide), MRPC and QQP by F1. Averages are over the tasks shown; the "
-    "paper's over its eight are 74.7 (full), 59.9 (no pre-training), 75.0 (no auxiliary loss), 69.1 (LSTM)."
+    "and its own model (12 layers, 768 wide), MRPC and QQP by F1. Their averages are over the same tasks as "
+    "ours; the paper's over its eight are 74.7 (full), 59.9 (no pre-training), 75.0 (no auxiliary loss), "
+    "69.1 (LSTM)."
 )
 
 
@@ -43,22 +45,37 @@ class Grid:
 
 
 def of_table(table: Table, metrics: Sequence[str] | None = None) -> Grid:
-    """Variants x metrics (all, unless given) of one stage and split, floors below."""
+    """Variants x metrics (all, unless given) of one stage and split, floors below.
+
+    A variant that has the first one's stage is named in a note, if others have not: its line would repeat the
+    first.
+    """
     shown = table.metrics if metrics is None else [m for m in table.metrics if m in metrics]
     header = ["variant", *map(metric_name, shown), "seeds", "against the first"]
     rows = []
     for line in table.lines:
         cells = [_cell(line.cells.get(metric), metric) for metric in shown]
-        rows.append(Row("variant", [line.variant, *cells, _seeds(line), _verdict(line)], line.variant))
+        if not line.same:
+            rows.append(Row("variant", [line.variant, *cells, _seeds(line), _verdict(line)], line.variant))
     for floor in table.floors:
         cells = [number(floor.values.get(metric), metric) for metric in shown]
         rows.append(Row("floor", [floor.title, *cells, "", "learns nothing"]))
     left = frozenset({"variant", "against the first"})
-    return Grid(f"{table.stage}, {table.split}", header, rows, left)
+    same = [line.variant for line in table.lines if line.same]
+    alone = len(same) + 1 == len(table.lines)
+    notes = [f"The same stage as the first variant's: {listed(same)}."] if same and not alone else []
+    if table.compared != RIGHT and any(line.test for line in table.lines):
+        notes.append(f"The test is of the difference in {table.compared}.")
+    return Grid(f"{table.stage}, {table.split}", header, rows, left, notes)
 
 
 def _cell(cell: Cell | None, metric: str) -> str:
     return cell.shown(metric) if cell else "–"
+
+
+def _marked(cell: Cell | None, metric: str, verdict: str | None) -> str:
+    """A cell of a task, with its verdict; of the first variant's own stage only that it is that."""
+    return "=" if verdict == "the same stage" else _cell(cell, metric) + MARKS.get(verdict or "", "")
 
 
 def _seeds(line: Line) -> str:
@@ -81,15 +98,18 @@ def _of_tasks(table: Tasks, last: bool) -> Grid:
     titles = [f"{task} ({metric_name(metric)})" for task, metric in table.tasks.items()]
     rows = []
     for line in table.lines:
-        marks = {task: MARKS.get(said or "", "") for task, said in table.verdicts[line.variant].items()}
-        cells = [_cell(line.cells.get(task), metric) + marks.get(task, "") for task, metric in columns]
+        said = table.verdicts[line.variant]
+        cells = [_marked(line.cells.get(task), metric, said.get(task)) for task, metric in columns]
         rows.append(Row("variant", [line.variant, *cells], line.variant))
     for floor in (*table.floors, *table.paper):
         cells = [number(floor.values.get(task), metric) for task, metric in columns]
         rows.append(Row("paper" if floor in table.paper else "floor", [floor.title, *cells]))
-    notes = [TASKS_NOTE, *([PAPER_NOTE] if table.paper else [])]
-    header = ["variant", *titles, AVERAGE]
-    return Grid(f"{table.stage}, {table.split}", header, rows, notes=notes if last else [])
+    some = set(table.averaged) < set(table.tasks)
+    notes = [f"The average is over {listed(table.averaged)}, which every variant has."] if some else []
+    if last:
+        notes += [TASKS_NOTE, *([PAPER_NOTE] if table.paper else [])]
+    header = ["variant", *titles, f"{AVERAGE} of {len(table.averaged)}" if some else AVERAGE]
+    return Grid(f"{table.stage}, {table.split}", header, rows, notes=notes)
 
 
 def of_transferred(found: Sequence[Transferred]) -> Grid:

@@ -36,7 +36,7 @@ def _of_tasks(table: Tasks) -> tuple[str, list[str]]:
     tested = [(other, found) for other in others if (found := _tested(table.verdicts[other.variant]))]
     most = max([len(found) for _, found in tested], default=0)
     said = [_over_tasks(base, other, found) for other, found in tested if len(found) == most]
-    scores = ", ".join(f"{task} ({metric_name(metric)})" for task, metric in table.tasks.items())
+    scores = ", ".join(f"{task} ({metric_name(table.tasks[task])})" for task in table.averaged)
     details = [f"On {table.split}: {scores}; {_seeds(table.lines)}.", *(f"{one}." for one in said[1:])]
     if not said:
         average = base.cells.get(AVERAGE)

@@ -60,7 +60,7 @@ def page(run: Run) -> str:
         compared=[(table, dots(table, colours)) for table in compared],
         tasks=of_tasks(compared),
         folded={task for table in task_tables(compared) for task in table.tasks},
-        layers=(of_transferred(moved), *_layers(moved)) if moved else None,
+        layers=(of_transferred(moved), _layers(moved)) if moved else None,
         zero_shot=(of_asked(answered), *_zero_shot(answered, colours)) if answered else None,
         graph=graph(run),
         sections=[_section(run, name, every) for name in run.stage_names],
@@ -75,15 +75,16 @@ def _parted(cell: str) -> tuple[str, str]:
     return cell[:at], cell[at:]
 
 
-def _layers(moved: Sequence[Transferred]) -> tuple[Legend, str]:
-    """Legend (task, colour), and GPT-1's figure 2, left: scores over the layers transferred."""
-    legend = [(one.stage, index) for index, one in enumerate(moved)]
-    drawn = []
-    for (name, colour), one in zip(legend, moved):
+def _layers(moved: Sequence[Transferred]) -> list[Figure]:
+    """GPT-1's figure 2, left: scores over the layers transferred, each task on its own scale."""
+    found = []
+    for colour, one in enumerate(moved):
         spread = {layers: (cell.mean, cell.deviation or 0.0) for layers, cell in one.cells.items()}
         points = [(layers, middle, middle - d, middle + d) for layers, (middle, d) in spread.items()]
-        drawn.append(Curve(name, colour, points, dots=True))
-    return legend, curves("transferred layers", "accuracy", drawn, (), "transferred layers")
+        title = f"{one.stage}: {words.metric_name(one.metric)}, {one.split}"
+        drawn = [Curve(one.stage, colour, points, dots=True)]
+        found.append((title, curves(title, one.metric, drawn, (), "transferred layers")))
+    return found
 
 
 def _zero_shot(answered: Sequence[Asked], colours: dict[str, int]) -> tuple[Legend, str, list[Figure]]:

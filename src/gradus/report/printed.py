@@ -14,15 +14,18 @@ from gradus.evaluation.statistics import mean
 from gradus.report.ablations import Asked, Transferred, asked, transferred
 from gradus.report.grids import Grid, of_asked, of_table, of_tasks, of_transferred
 from gradus.report.headline import headline
-from gradus.report.records import Run, load_run
+from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
 from gradus.report.tasks import task_tables
-from gradus.report.words import count
+from gradus.report.words import count, plural
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 COLOURS = {"better": "green", "worse": "red", "cannot tell": "yellow"}
+
+MACHINE = ("device", "precision", "threads", "versions")
+"""What stage.json tells of where it ran."""
 
 PRINTED = [metric for metric in LARGER_IS_BETTER if metric != "calibration_error"]
 """What a terminal has room for; the page and the exported file have every metric."""
@@ -51,7 +54,7 @@ def print_table(run: Run, console: Console) -> None:
         console.print(escape(detail), highlight=False)
     compared = tables(run)
     tasks = {task for table in task_tables(compared) for task in table.tasks}
-    single = [of_table(table, PRINTED) for table in compared if table.stage not in tasks]
+    single = [of_table(table, PRINTED) for table in _all_tables(run) if table.stage not in tasks]
     for grid in _over_stages(compared, transferred(run), asked(run)) + single:
         printed = Printed(title=escape(grid.title), title_justify="left", title_style="bold", box=SIMPLE)
         for name in grid.header:
@@ -62,6 +65,12 @@ def print_table(run: Run, console: Console) -> None:
         console.print(printed)
         for note in grid.notes:
             console.print(escape(note), style="dim", highlight=False)
+
+
+def _all_tables(run: Run) -> list[Table]:
+    """Those of the result stages, and of the stages of running text on the way to them."""
+    text = {stage.name for stage in run.stages.values() if stage.kind == "text"}
+    return tables(run, [name for name in run.stage_names if name in text or name in run.result_names])
 
 
 def _coloured(cell: str) -> str:
@@ -75,28 +84,39 @@ def export(folder: str | Path | Run, path: str | Path) -> Path:
     Raises UserError where the folder is no run folder or where nothing of it was evaluated.
     """
     run = load_run(folder)
-    compared = tables(run)
-    if not compared:
+    if not tables(run):
         hint = "run it to its end first"
         raise UserError("no stage of this run has results yet", file=run.folder, hint=hint)
     first = next(stage for stage in run.stages.values() if stage.results)
     record = {
         "recipe": run.recipe, "recipe_digest": run.recipe_digest, "seeds": run.seeds,
         "variants": run.variants, "headline": headline(run).title,
-        "tables": [table.plain() for table in compared],
+        "tables": [table.plain() for table in _all_tables(run)],
         "transferred": [asdict(one) for one in transferred(run)],
         "zero_shot": [one.plain() for one in asked(run)],
-        "tokens_per_second": _speeds(run), "parameters": first.record.get("parameters"),
-        "machine": {key: first.record.get(key) for key in ("device", "precision", "threads", "versions")},
+        "parameters": first.record.get("parameters"), "machines": _machines(run),
     }  # fmt: skip
     write_json(Path(path), record)
     return Path(path)
 
 
-def _speeds(run: Run) -> dict[str, float]:
-    """Stage name -> mean training tokens per second over its folders."""
-    speeds: dict[str, list[float]] = {name: [] for name in run.stage_names}
+def _machines(run: Run) -> list[dict[str, Any]]:
+    """Where stages ran, the place of most first: the machine, its count of stages, and stage name -> mean
+    training tokens per second there."""
+    found: dict[str, list[Stage]] = {}
     for stage in run.stages.values():
+        if stage.record:
+            found.setdefault(repr([stage.record.get(key) for key in MACHINE]), []).append(stage)
+    return [
+        {**{key: stages[0].record.get(key) for key in MACHINE}, "stages": len(stages),
+         "tokens_per_second": _speeds(run.stage_names, stages)}
+        for stages in sorted(found.values(), key=len, reverse=True)
+    ]  # fmt: skip
+
+
+def _speeds(names: Sequence[str], stages: Sequence[Stage]) -> dict[str, float]:
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    for stage in stages:
         speeds[stage.name] += filter(None, [stage.part("training").get("tokens_per_second")])
     return {name: mean(known) for name, known in speeds.items() if known}
 
@@ -118,13 +138,15 @@ def results_markdown(files: Sequence[str | Path]) -> str:
 
 
 def _markdown(record: dict[str, Any]) -> str:
-    machine, speeds = record["machine"], record["tokens_per_second"]
     facts = [f"recipe `{record['recipe_digest'][:12]}`", f"seeds {', '.join(map(str, record['seeds']))}"]
     facts += [f"{count(record['parameters'])} parameters"] if record["parameters"] else []
-    facts += [f"{machine['device']}, {machine['precision']}, {machine['threads']} threads"]
-    facts += [f"{name} {version}" for name, version in machine["versions"].items()]
-    facts += [f"{stage} {count(speed)} tokens/s" for stage, speed in speeds.items()]
+    machines = record.get("machines") or [
+        record["machine"] | {"tokens_per_second": record["tokens_per_second"]}
+    ]
+    told = [_machine(machine, len(machines) > 1) for machine in machines]
+    facts += told if len(told) == 1 else []
     lines = [f"## {record['recipe']}", "", f"**{record['headline']}.**", "", "; ".join(facts) + ".", ""]
+    lines += [f"- {one}" for one in told] + [""] if len(told) > 1 else []
     compared = [Table.read(table) for table in record["tables"]]
     moved = [Transferred.read(one) for one in record.get("transferred", [])]
     answered = [Asked(**one) for one in record.get("zero_shot", [])]
@@ -132,6 +154,15 @@ def _markdown(record: dict[str, Any]) -> str:
         lines += [f"### {grid.title}", "", *_markdown_table(grid), ""]
         lines += [line for note in grid.notes for line in (note, "")]
     return "\n".join(lines)
+
+
+def _machine(machine: dict[str, Any], several: bool) -> str:
+    """A machine, what ran there, and how fast; the count of stages where there are `several` machines."""
+    facts = [f"{plural(machine['stages'], 'stage')} on {machine['device']}" if several else machine["device"]]
+    facts[0] += f", {machine['precision']}, {plural(machine['threads'], 'thread')}"
+    facts += [f"{name} {version}" for name, version in machine["versions"].items()]
+    facts += [f"{stage} {count(speed)} tokens/s" for stage, speed in machine["tokens_per_second"].items()]
+    return "; ".join(facts)
 
 
 def _markdown_table(grid: Grid) -> list[str]:

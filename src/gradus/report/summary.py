@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -20,6 +20,9 @@ from gradus.evaluation.statistics import (
 )
 from gradus.report.records import SPLITS, Run, Stage
 from gradus.report.words import floor_name, with_deviation
+
+RIGHT, PEARSON, MATTHEWS = "rows right", "Pearson's r", "Matthews' correlation"
+"""What variants are compared by."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,8 @@ class Table:
     metrics: list[str]
     lines: list[Line]
     floors: list[Floor]
-
-    @property
-    def compared(self) -> str:
-        """What `test` is a difference of."""
-        return "Pearson's r" if "pearson" in self.metrics else "rows right"
+    compared: str = field(default=RIGHT, kw_only=True)
+    """What the `test` of a line is a difference of."""
 
     def line(self, variant: str) -> Line | None:
         return next((line for line in self.lines if line.variant == variant), None)
@@ -115,7 +115,7 @@ class Table:
         ]  # fmt: skip
         floors = [{"name": one.name, "variant": one.variant, "metrics": one.values} for one in self.floors]
         return {"stage": self.stage, "split": self.split, "metric": self.metric, "metrics": self.metrics,
-                "variants": lines, "floors": floors}  # fmt: skip
+                "compared": self.compared, "variants": lines, "floors": floors}  # fmt: skip
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Table:
@@ -128,7 +128,8 @@ class Table:
             own = item["variant"], seeds, item.get("planned", len(seeds)), cells
             lines.append(Line(*own, cast(PairedTest | None, kept), item.get("same", False)))
         floors = [Floor(item["name"], item["variant"], item["metrics"]) for item in record["floors"]]
-        return cls(record["stage"], record["split"], record["metric"], record["metrics"], lines, floors)
+        about = record["stage"], record["split"], record["metric"], record["metrics"]
+        return cls(*about, lines, floors, compared=record.get("compared", RIGHT))
 
 
 def is_better(metric: str, a: float, b: float) -> bool:
@@ -152,6 +153,7 @@ def _table(run: Run, name: str, split: str) -> Table | None:
     known = [metric for stage in measured for metric in stage.results[split]]
     metrics = sorted(dict.fromkeys(known), key=lambda m: [*LARGER_IS_BETTER, m].index(m))
     metric = measured[0].metric if measured[0].metric in metrics else metrics[0]
+    compared = _compared_by(measured, split, metric)
     first, lines = run.variants[0], []
     for variant, stages in folders.items():
         planned = len(run.of(variant, name))
@@ -160,10 +162,19 @@ def _table(run: Run, name: str, split: str) -> Table | None:
         found = {m: [s.results[split][m] for s in stages if m in s.results[split]] for m in metrics}
         cells = {metric: Cell.of(values) for metric, values in found.items() if values}
         same = variant != first and run.of(variant, name) == run.of(first, name)
-        other = not same and variant != first
-        test = _paired(stages, folders[first], split, (name, split, variant)) if other else None
+        other, key = not same and variant != first, (name, split, variant)
+        test = _paired(stages, folders[first], split, key, compared) if other else None
         lines.append(Line(variant, [stage.seed for stage in stages], planned, cells, test, same))
-    return Table(name, split, metric, metrics, lines, _floors(folders, split))
+    return Table(name, split, metric, metrics, lines, _floors(folders, split), compared=compared)
+
+
+def _compared_by(stages: list[Stage], split: str, metric: str) -> str:
+    """Rows right, unless rows have numbers or two classes are judged by a correlation: then by that."""
+    predicted = next((stage.predictions[split] for stage in stages if split in stage.predictions), [])
+    if predicted and "correct" not in predicted[0]:
+        return PEARSON
+    two = len({item["label"] for item in predicted}) == 2
+    return MATTHEWS if metric == "matthews" and two else RIGHT
 
 
 def _measured(run: Run, variant: str, name: str, split: str) -> list[Stage]:
@@ -181,19 +192,24 @@ def _floors(folders: dict[str, list[Stage]], split: str) -> list[Floor]:
     return found
 
 
-def _paired(stages: list[Stage], first: list[Stage], split: str, key: tuple[str, ...]) -> PairedTest | None:
-    """Rows that are right against rows that are right; where rows have numbers, correlation against it."""
-    ours, theirs = _answers(stages, split), _answers(first, split)
+def _paired(
+    stages: list[Stage], first: list[Stage], split: str, key: tuple[str, ...], compared: str
+) -> PairedTest | None:
+    """The variant against the first by what they are `compared` by; None where their rows differ."""
+    ours, theirs = _answers(stages, split, compared), _answers(first, split, compared)
     if ours is None or theirs is None or ours[0] != theirs[0]:
         return None
-    rows, values, right = ours
-    if right:
+    rows, values = ours
+    if compared == RIGHT:
         return paired_bootstrap(values, theirs[1], key=key)
-    return paired_correlation([label for _, _, label in rows], values, theirs[1], key=key)
+    labels = [label for _, _, label in rows]
+    # Of two classes Matthews' correlation is Pearson's of the numbers 0 and 1.
+    truth = [float(label == max(labels)) for label in labels] if compared == MATTHEWS else labels
+    return paired_correlation(truth, values, theirs[1], key=key)
 
 
-def _answers(stages: list[Stage], split: str) -> tuple[list[tuple], np.ndarray, bool] | None:
-    """The rows; [S, R], each seed's answers, as right or wrong or else as numbers; and whether the former.
+def _answers(stages: list[Stage], split: str, compared: str) -> tuple[list[tuple], np.ndarray] | None:
+    """The rows, and [S, R] each seed's answers: whether they are right, or numbers.
 
     None unless all seeds predicted the same rows.
     """
@@ -201,6 +217,9 @@ def _answers(stages: list[Stage], split: str) -> tuple[list[tuple], np.ndarray, 
     rows = [[(item["row"], item.get("text"), item["label"]) for item in items] for items in predicted]
     if not rows or not rows[0] or any(other != rows[0] for other in rows):
         return None
-    judged = "correct" in predicted[0][0]
-    key, kind = ("correct", bool) if judged else ("predicted", float)
-    return rows[0], np.array([[kind(item[key]) for item in items] for items in predicted]), judged
+    if compared == RIGHT:
+        return rows[0], np.array([[bool(item["correct"]) for item in items] for items in predicted])
+    if compared == PEARSON:
+        return rows[0], np.array([[float(item["predicted"]) for item in items] for items in predicted])
+    second = max(label for _, _, label in rows[0])
+    return rows[0], np.array([[float(item["predicted"] == second) for item in items] for items in predicted])

@@ -28,10 +28,12 @@ PAPER_NAMES = (r"^(no|without) pre-?training\b", r"^(no|without) aux", r"\blstm\
 
 @dataclass(frozen=True)
 class Tasks(Table):
-    """A table whose columns are tasks, and last their average where a line has every task."""
+    """A table whose columns are tasks, and last the average over `averaged` where a line has all of those."""
 
     tasks: dict[str, str]
     """Task -> its own metric, times 100 as all are."""
+    averaged: list[str]
+    """The tasks that every variant goes through, if those are two or more; else all."""
     verdicts: dict[str, dict[str, str | None]]
     """Variant -> task -> what the paired test against the first variant says there."""
     paper: list[Floor]
@@ -48,45 +50,48 @@ def task_tables(compared: Sequence[Table]) -> list[Tasks]:
             tasks = {table.stage: table.metric for table in columns}
             own = {v: {table.stage: table.line(v) for table in columns} for v in variants}
             verdicts = {v: {task: line.verdict for task, line in own[v].items() if line} for v in variants}
-            lines = [_line(columns, variant) for variant in variants]
-            about = "all tasks", split, AVERAGE, [*tasks, AVERAGE], lines, _floors(columns, variants[0])
-            found.append(Tasks(*about, tasks, verdicts, _paper(tasks, variants)))
+            common = [table.stage for table in columns if all(table.line(variant) for variant in variants)]
+            averaged = common if len(common) > 1 else list(tasks)
+            lines = [_line(columns, variant, averaged) for variant in variants]
+            floors, paper = _floors(columns, variants[0], averaged), _paper(tasks, variants, averaged)
+            about = "all tasks", split, AVERAGE, [*tasks, AVERAGE], lines, floors
+            found.append(Tasks(*about, tasks, averaged, verdicts, paper))
     return found
 
 
-def _line(columns: Sequence[Table], variant: str) -> Line:
+def _line(columns: Sequence[Table], variant: str, averaged: Sequence[str]) -> Line:
     lines = {table.stage: line for table in columns if (line := table.line(variant))}
     cells = {table.stage: lines[table.stage].cells[table.metric] for table in columns
              if table.stage in lines and table.metric in lines[table.stage].cells}  # fmt: skip
-    seeds = [line.seeds for line in lines.values()]
-    if len(cells) == len(columns):
-        alike = all(own == seeds[0] for own in seeds)
-        values = zip(*(cell.values if alike else (cell.mean,) for cell in cells.values()))
+    if set(averaged) <= set(cells):
+        alike = all(lines[task].seeds == lines[averaged[0]].seeds for task in averaged)
+        values = zip(*(cells[task].values if alike else (cells[task].mean,) for task in averaged))
         cells[AVERAGE] = Cell.of(mean(own) for own in values)
-    return Line(variant, max(seeds, key=len), max(line.planned for line in lines.values()), cells, None)
+    seeds = max((line.seeds for line in lines.values()), key=len)
+    return Line(variant, seeds, max(line.planned for line in lines.values()), cells, None)
 
 
-def _floors(columns: Sequence[Table], first: str) -> list[Floor]:
+def _floors(columns: Sequence[Table], first: str, averaged: Sequence[str]) -> list[Floor]:
     """The floors of the first variant, by name."""
     having: dict[str, dict[str, float]] = {}
     for table in columns:
         for floor in table.floors:
             if floor.variant in (None, first) and table.metric in floor.values:
                 having.setdefault(floor.name, {})[table.stage] = floor.values[table.metric]
-    return [_averaged(name, values, len(columns)) for name, values in having.items()]
+    return [_averaged(name, values, averaged) for name, values in having.items()]
 
 
-def _paper(tasks: Iterable[str], variants: Sequence[str]) -> list[Floor]:
+def _paper(tasks: Iterable[str], variants: Sequence[str], averaged: Sequence[str]) -> list[Floor]:
     names = {task: re.sub("[^a-z0-9]", "", task.lower()) for task in tasks}  # "sst_2" is its "sst2"
     own = {task: PAPER_TASKS.index(name) for task, name in names.items() if name in PAPER_TASKS}
     wanted = [True, *(any(re.search(name, v.lower()) for v in variants) for name in PAPER_NAMES)]
     rows = [row for row, there in zip(PAPER_ROWS.items(), wanted) if own and there]
     return [
-        _averaged(f"paper: {name}", {task: row[place] / 100 for task, place in own.items()}, len(names))
+        _averaged(f"paper: {name}", {task: row[place] / 100 for task, place in own.items()}, averaged)
         for name, row in rows
     ]
 
 
-def _averaged(name: str, values: dict[str, float], tasks: int) -> Floor:
-    average = {AVERAGE: mean(list(values.values()))} if len(values) == tasks else {}
+def _averaged(name: str, values: dict[str, float], tasks: Sequence[str]) -> Floor:
+    average = {AVERAGE: mean([values[task] for task in tasks])} if set(tasks) <= set(values) else {}
     return Floor(name, None, values | average)
