@@ -18,6 +18,7 @@ from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
 from gradus.core.model import Arrangement, ModelConfig
 from gradus.core.sentences import SentenceEnds
+from gradus.core.words import WordEdges
 from gradus.data.formats import TextToText
 from gradus.data.readers import Row
 from gradus.data.text_to_text import row_encoder
@@ -53,8 +54,18 @@ class Words:
     def size(self) -> int:
         return 1000
 
+    @property
+    def roles(self) -> dict[str, str]:
+        return {name.strip("<>"): name for name in self.names if name.startswith("<")}
+
     def role(self, name: str) -> int:
         return self._number(f"<{name}>")
+
+    @property
+    def word_edges(self) -> WordEdges:
+        """Every token is a word."""
+        every = np.ones(self.size, dtype=bool)
+        return WordEdges(every, every)
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         found = [list(text) if without_spaces([text]) else text.split(" ") for text in texts]
