@@ -1,0 +1,161 @@
+"""Pre-training speed of an encoder beside Hugging Face's Trainer: BERT-mini, masked tokens, in turn.
+
+    python benchmarks/masked_lm.py                    # about five minutes on two cores
+    python benchmarks/masked_lm.py --rounds 5 --export benchmarks/results/masked_lm.json
+
+4 layers x 256, 4 heads, vocabulary 21,128 (BERT's Chinese one), 32 windows of 128 tokens a step, 15 % of them
+chosen, dropout 0.1, AdamW, gradients clipped at 1.0. Every side runs in a process of its own, sides take
+turns, and what is told is the median over rounds of 4096 tokens over the median step. The peer is
+BertForMaskedLM under `Trainer` with `DataCollatorForLanguageModeling`, in the fastest of its settings on this
+machine: bf16 or fp32, SDPA or eager attention, tried first; it scores the vocabulary at every position.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import common
+from common import HEADS, LAYERS, WIDTH
+
+CONTEXT, WINDOWS, VOCABULARY = 128, 32, 21_128
+TOKENS = WINDOWS * CONTEXT
+WARM_UP = 4
+"""Steps that are not timed: kernels are built and memory is found."""
+
+OURS = {"gradus bf16": ["gradus", "bf16"], "gradus fp32": ["gradus", "fp32"]}
+PEERS = {f"peer {precision} {attention}": ["peer", precision, attention]
+         for precision in ("bf16", "fp32") for attention in ("sdpa", "eager")}  # fmt: skip
+
+
+def gradus(precision: str, steps: int) -> list[float]:
+    """Seconds of each timed step of our own Trainer."""
+    import numpy as np
+    import torch
+
+    from gradus.core.allocator import keep_memory
+    from gradus.core.example import Example
+    from gradus.core.model import ModelConfig
+    from gradus.core.sentences import SentenceEnds
+    from gradus.core.words import WordEdges
+    from gradus.data.feed import Feed
+    from gradus.data.sources import Rows
+    from gradus.distributed.world import World
+    from gradus.families import preset
+    from gradus.nn.transformer import Transformer
+    from gradus.objectives import MaskedLMConfig, Task
+    from gradus.optim.optimizers import AdamW
+    from gradus.optim.schedules import Cosine
+    from gradus.training.learner import Learner
+    from gradus.training.trainer import Trainer
+
+    class Vocabulary:
+        """Made-up tokens, of which the first four play a role."""
+
+        size, roles, sentence_ends = (
+            VOCABULARY,
+            {"start": "0", "end": "1", "mask": "2", "pad": "3"},
+            SentenceEnds(),
+        )
+        word_edges = WordEdges(np.ones(VOCABULARY, dtype=bool), np.ones(VOCABULARY, dtype=bool))
+
+        def role(self, name: str) -> int:
+            return int(self.roles[name])
+
+    keep_memory()
+    model = ModelConfig.model_validate(preset("bert-mini") | {"vocab_size": VOCABULARY, "context": CONTEXT})
+    transformer = Transformer(model, {"bf16": torch.bfloat16, "fp32": torch.float32}[precision])
+    objective = MaskedLMConfig().build(Task(model, "pretrain", vocabulary=Vocabulary()))
+    learner = Learner(transformer, [objective]).initialise(1)
+    random = np.random.default_rng(0)
+    count = WINDOWS * (steps + WARM_UP)
+    windows = [Example(row, (random.integers(4, VOCABULARY, CONTEXT),)) for row in range(count)]
+    feed = Feed(Rows(windows, [""] * count), WINDOWS, 1, count)
+    optimizer = AdamW().build(learner.named_parameters())
+    trainer = Trainer(learner, feed, optimizer, Cosine(), World(), warmup=2, budget=4 * TOKENS)
+    marks = [time.perf_counter() for _ in trainer.steps(lambda clock: frozenset({"tick"}))]
+    return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
+
+
+def peer(precision: str, attention: str, steps: int) -> list[float]:
+    """Seconds of each timed step of Hugging Face's Trainer."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
+
+    marks, watch = common.step_marks()
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        intermediate_size=4 * WIDTH, max_position_embeddings=CONTEXT,
+    )  # fmt: skip
+    model = BertForMaskedLM._from_config(config, attn_implementation=attention)
+
+    def masked(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        tokens = torch.stack([row["input_ids"] for row in rows])
+        draw = torch.rand(tokens.shape)
+        chosen = draw < 0.15
+        shown = tokens.masked_fill(draw < 0.12, 2)
+        other = (draw >= 0.12) & (draw < 0.135)
+        shown = torch.where(other, torch.randint(4, VOCABULARY, tokens.shape), shown)
+        return {"input_ids": shown, "labels": tokens.masked_fill(~chosen, -100)}
+
+    rows = [
+        {"input_ids": window}
+        for window in torch.randint(4, VOCABULARY, (WINDOWS * (steps + WARM_UP), CONTEXT))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=WINDOWS, max_steps=steps + WARM_UP, bf16=precision == "bf16",
+            use_cpu=True, max_grad_norm=1.0, learning_rate=2.5e-4, weight_decay=0.01, save_strategy="no",
+            logging_steps=500, report_to=[], disable_tqdm=True,
+        )  # fmt: skip
+        Trainer(model, arguments, train_dataset=rows, data_collator=masked, callbacks=[watch]).train()
+    return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
+
+
+def side(arguments: list[str], steps: int) -> float:
+    """The median second of one side, run in a new process."""
+    return statistics.median(common.side(__file__, arguments, steps))
+
+
+def run_side(arguments: list[str], steps: int) -> list[float]:
+    what, precision, *rest = arguments
+    if what == "gradus":
+        return gradus(precision, steps)
+    return common.matrix_rate(precision) if what == "rate" else peer(precision, rest[0], steps)
+
+
+def compare(rounds: int, steps: int) -> dict[str, Any]:
+    """All sides in turn, `rounds` times."""
+    tried = {name: TOKENS / side(arguments, max(4, steps // 3)) for name, arguments in PEERS.items()}
+    best = max(tried, key=lambda name: tried[name])
+    sides = {**OURS, best: PEERS[best]}
+    if best != (exact := max((n for n in tried if "fp32" in n), key=lambda name: tried[name])):
+        sides[exact] = PEERS[exact]
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    rates: dict[str, list[float]] = {"bf16": [], "fp32": []}
+    for number in range(rounds):
+        for precision, measured in rates.items():
+            measured.append(2 * 2048**3 / side(["rate", precision], 1))
+        for name, arguments in sides.items():
+            speeds[name].append(TOKENS / side(arguments, steps))
+            print(f"round {number + 1}  {name:36} {speeds[name][-1]:7.0f} tokens/s", flush=True)
+    return {"machine": common.machine(), "peer_settings_tried": tried, "peer": best,
+            "matrix_rate": rates, "tokens_per_second": speeds}  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """The result as lines: tokens a second and the ratio to the peer."""
+    rates = {key: statistics.median(values) for key, values in found["matrix_rate"].items()}
+    base = statistics.median(found["tokens_per_second"][found["peer"]])
+    lines = [common.heading(found, rates)]
+    for name, values in found["tokens_per_second"].items():
+        middle = statistics.median(values)
+        spread = f"{min(values):.0f} to {max(values):.0f}"
+        lines.append(f"{name:36} {middle:7.0f} tokens/s  ({spread})  {middle / base:4.2f} x peer")
+    return lines
+
+
+if __name__ == "__main__":
+    common.main(__doc__, run_side, compare, table, steps=12)
