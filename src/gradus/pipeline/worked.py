@@ -55,18 +55,21 @@ class Words:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.roles: dict[str, str] = {}
 
     @property
     def size(self) -> int:
         return len(self.names)
 
+    @property
+    def roles(self) -> dict[str, str]:
+        return {name.strip("<>"): name for name in self.names if name.startswith("<")}
+
     def role(self, name: str) -> int:
-        self.roles[name] = f"<{name}>"
         return self._number(f"<{name}>")
 
     @property
     def word_edges(self) -> WordEdges:
+        """Every token is a word."""
         every = np.ones(self.size, dtype=bool)
         return WordEdges(every, every)
 
