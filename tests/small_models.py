@@ -57,11 +57,12 @@ def written(
         about |= {"windows": "contiguous", "encoding": "utf-8", "documents": "file"}
     else:
         about |= {"format": form.plain(), "long": "truncate", "reader": {}}
+    template = row_template(form, config) if form else None
     with new_folder(path) as folder:
         write_folder(
             folder, config,
             {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()},
-            about | card, lambda to: tokenizer.save(to, row_template(form) if form else None, config.context),
+            about | card, lambda to: tokenizer.save(to, template, config.context),
             labels=labels or None, pad_id=tokenizer.role("pad"),
         )  # fmt: skip
     return path

@@ -22,7 +22,6 @@ from gradus.pipeline.prepare import prepare
 from gradus.pipeline.reading import read_recipe
 from gradus.pipeline.run import run
 from gradus.pipeline.serving import load
-from gradus.pipeline.showing import shown
 
 pytestmark = pytest.mark.usefixtures("alone")
 ENCODER: dict[str, Any] = {
@@ -229,19 +228,6 @@ def test_real_chinese_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         labels.append(example.label)
         assert len(example.sequences[0]) <= 128
     assert abs(np.mean(share) - 0.15) < 0.01 and abs(np.mean(labels) - 0.5) < 0.1
-
-
-EXAMPLES = Path(__file__).parents[1] / "docs" / "objectives-encoder.md"
-_FENCED = r"```yaml\n(.*?)```\n\n```\n(.*?)\n```"
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_worked_examples_are_printed_by_the_code(number: int, tmp_path: Path) -> None:
-    blocks = re.findall(_FENCED, EXAMPLES.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
-    recipe, printed = blocks[number]
-    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
-    assert printed == shown(tmp_path / "recipe.yaml")
 
 
 DATA = os.environ.get("GRADUS_DATA")

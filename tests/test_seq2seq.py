@@ -26,6 +26,7 @@ from gradus.evaluation.answering import answer_nats, greedy_matches
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Seq2SeqConfig, Task
 from gradus.pipeline.check import check
+from gradus.pipeline.recipe import Stage
 from gradus.pipeline.run import run
 from gradus.pipeline.serving import load
 from gradus.tokenizers import CharacterTokenizer, Tokenizer
@@ -237,6 +238,21 @@ def test_a_prefix_language_model_and_answers_in_a_decoder(tmp_path: Path) -> Non
     found = records(run(path, runs=tmp_path / "runs", device="cpu"))
     assert set(found["pretrain"]["results"]["dev"]) == {"loss", "perplexity"}
     assert set(found["finetune"]["results"]["dev"]) == {"loss", "perplexity", "exact_match", "accuracy"}
+    for name in found:
+        (folder,) = (tmp_path / "runs").glob(f"one/stages/{name}-*")
+        model = load(folder / "model")
+        with pytest.raises(UserError, match="not taught to predict every token"):
+            model.score(["这本书很好看"])
+    encoding = model.tokenizer.encode("好", "看")
+    assert [encoding.tokens[0], encoding.tokens[-1]] == ["<|start|>", "<|end|>"]
+    assert model.tokenizer.encode("好").tokens[-1] == "<|delimiter|>"
+
+
+def test_answers_that_are_only_modelled_are_judged_by_their_loss() -> None:
+    data = {"kind": "rows", "train": "a", "dev": "b", "format": TO_WORDS.plain()}
+    for kind, metric in (("causal_lm", "loss"), ("seq2seq", "accuracy")):
+        stage = Stage(data=data, objectives=[{"kind": kind}], length="1 epoch")
+        assert stage.metric == metric
 
 
 def test_a_killed_pre_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+
 from gradus.core.sentences import SentenceEnds
+from gradus.core.words import WordEdges
 
 STOP = 7
 """The id that ends a sentence."""
@@ -17,6 +20,17 @@ class Vocabulary:
 
     def __init__(self, words: int = 60, sentinels: int = 20):
         self.words, self.sentinels = words, sentinels
+
+    @property
+    def roles(self) -> dict[str, str]:
+        names = [*self.ROLES, *(f"sentinel {number}" for number in range(self.sentinels))]
+        return {name: f"<{name}>" for name in names}
+
+    @cached_property
+    def word_edges(self) -> WordEdges:
+        """Every token is a word."""
+        every = np.ones(self.size, dtype=bool)
+        return WordEdges(every, every)
 
     @property
     def size(self) -> int:

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 ROUND_TOKENS = 64
 """Flat batches are filled up to a multiple of this: each new matrix shape makes oneDNN build a kernel."""
+PairKind = Literal["sentence_pairs", "sentence_order"]
+"""Windows of two segments, which bring a label of their own: does the second follow the first, or are they
+swapped?"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ Roles = Mapping[str, np.ndarray]
 @dataclass(frozen=True)
 class Frame:
     """The roles of the special tokens: `start` before the first text, `between` two texts, `after` the last;
-    `segments`: whether tokens belong to the first or the second text."""
+    `segments`: whether tokens belong to the first or the second text. Unless given, those of
+    GPT-1."""
 
     between: tuple[str, ...] = ("delimiter",)
     after: str = "extract"
@@ -63,7 +64,3 @@ class Frame:
         owners.append(int(len(texts) > 1))
         belongs = np.repeat(owners, [len(piece) for piece in pieces])
         return np.concatenate(pieces).astype(np.int64), belongs.astype(np.int64)
-
-
-GPT1 = Frame()
-"""start first delimiter second extract."""

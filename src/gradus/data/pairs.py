@@ -6,17 +6,13 @@ Shapes: W windows, U documents, S sentences, T tokens of a window.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from gradus.core.errors import UserError
-from gradus.core.example import Example
+from gradus.core.example import Example, PairKind
 from gradus.core.keyed import keyed_generator
 from gradus.data.frame import Frame, Roles
 from gradus.data.sources import Tokens
-
-PairKind = Literal["sentence_pairs", "sentence_order"]
 
 
 class PairWindows:

@@ -48,6 +48,17 @@ class Tokens(Protocol):
     def read(self, start: int, stop: int) -> np.ndarray: ...
 
 
+class HeldTokens:
+    """Running text in memory; `documents` are the borders of its documents, one unless given."""
+
+    def __init__(self, ids: np.ndarray, documents: Sequence[int] | np.ndarray | None = None):
+        self.ids, self.total = ids, len(ids)
+        self.documents = np.array([0, len(ids)] if documents is None else documents)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.ids[start:stop]
+
+
 class Windows:
     """Windows of `context` tokens over running text; every token but a sequence's first is predicted once.
 

@@ -14,6 +14,7 @@ from gradus.objectives.base import (
     ObjectiveSettings,
     Task,
     Vocabulary,
+    main_place,
     reads_row_label,
 )
 from gradus.objectives.causal_lm import CausalLMConfig
@@ -79,6 +80,7 @@ __all__ = [
     "SpanCorruptionConfig",
     "Task",
     "Vocabulary",
+    "main_place",
     "reads_row_label",
     "serving",
     "window_of",

@@ -7,7 +7,7 @@ the trainer divides it by N_k, their weight over all ranks and micro-batches of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gradus.core.config import Config
-from gradus.core.example import Example, ExampleTargets, Targets
+from gradus.core.example import Example, ExampleTargets, PairKind, Targets
 from gradus.core.model import Arrangement, ModelConfig
 from gradus.core.sentences import SentenceEnds
 from gradus.core.words import WordEdges
@@ -27,9 +27,6 @@ from gradus.nn.transformer import Transformer
 Measure = Literal["tokens", "classes", "number", "choices"]
 """What an objective predicts: tokens of a text, the class of a row, its number, or which of its answers is
 right."""
-
-PairWindows = Literal["sentence_pairs", "sentence_order"]
-"""Windows of two segments, which bring a label of their own."""
 
 EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
 """All arrangements."""
@@ -88,6 +85,10 @@ class ObjectiveSettings(Config):
     """Whether it changes what the model reads: at most one objective of a stage may."""
     every_token: ClassVar[bool] = False
     """Whether it predicts every token of a text once, from those before it: bits per byte mean something."""
+    windows: ClassVar[PairKind | None] = None
+    """The windows of text whose label it reads; None for what reads tokens or the label of a row."""
+    labels: ClassVar[tuple[str, ...]] = ()
+    """The classes it tells apart by itself; none where they are the stage's."""
 
     weight: float = Field(1.0, ge=0)
     """Its share of the summed loss."""
@@ -139,10 +140,9 @@ class Objective(ABC):
     """What its predictions are, and so which metrics they have."""
     every_token: bool = False
     """As `ObjectiveSettings.every_token`."""
-    windows: PairWindows | None = None
-    """The windows of text whose label it reads; None for what reads tokens or the label of a row."""
+    windows: PairKind | None = None
     labels: tuple[str, ...] = ()
-    """The classes it tells apart by itself; none where they are the stage's."""
+    """As `ObjectiveSettings.windows` and `labels`."""
 
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
         """The example as the model will see it; `random` is keyed by (seed, epoch, row)."""
@@ -177,10 +177,21 @@ class Reads(Protocol):
     @property
     def measure(self) -> Measure: ...
 
+    @property
+    def windows(self) -> PairKind | None: ...
+
 
 def reads_row_label(objective: Reads) -> bool:
     """Whether it reads the label of a row, and neither tokens nor the label of a window."""
-    return objective.measure != "tokens" and getattr(objective, "windows", None) is None
+    return objective.measure != "tokens" and objective.windows is None
+
+
+def main_place(objectives: Sequence[Reads]) -> int:
+    """The place of the one that a model is judged by: what reads the label of a row, else what predicts
+    tokens, else what reads the label of a window."""
+    on_rows = [place for place, one in enumerate(objectives) if reads_row_label(one)]
+    on_tokens = [place for place, one in enumerate(objectives) if one.measure == "tokens"]
+    return [*on_rows, *on_tokens, 0][0]
 
 
 def select(states: Tensor, targets: Targets) -> Tensor:

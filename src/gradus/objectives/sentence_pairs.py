@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from gradus.core.example import Example, ExampleTargets, Targets
+from gradus.core.example import Example, ExampleTargets, PairKind, Targets
 from gradus.core.model import Arrangement
 from gradus.nn.losses import cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, PairWindows, RowObjective, Task
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task
 
 
 class _PairConfig(HeadConfig):
@@ -34,7 +34,7 @@ class _PairConfig(HeadConfig):
 class NextSentenceConfig(_PairConfig):
     """`{kind: next_sentence}`: does the second segment follow the first, or come from another document?"""
 
-    windows: ClassVar[PairWindows] = "sentence_pairs"
+    windows: ClassVar[PairKind | None] = "sentence_pairs"
     labels: ClassVar[tuple[str, ...]] = ("next", "other")
 
     kind: Literal["next_sentence"] = "next_sentence"
@@ -46,7 +46,7 @@ class NextSentenceConfig(_PairConfig):
 class SentenceOrderConfig(_PairConfig):
     """`{kind: sentence_order}`: do two segments stand in their order, or have they changed places?"""
 
-    windows: ClassVar[PairWindows] = "sentence_order"
+    windows: ClassVar[PairKind | None] = "sentence_order"
     labels: ClassVar[tuple[str, ...]] = ("in order", "swapped")
 
     kind: Literal["sentence_order"] = "sentence_order"

@@ -23,6 +23,7 @@ from gradus.data.text import TextData, text_splits
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score, summarise_all
 from gradus.evaluation.metrics import language_metrics
+from gradus.objectives import main_place
 from gradus.pipeline.answers import answer_metrics
 from gradus.pipeline.opening import told_as_options
 from gradus.pipeline.windows import text_windows
@@ -129,7 +130,5 @@ def _metrics(model: Model, source: Source, size: int | None) -> dict[str, float]
     learner, world = model.opened.learner, World(device=model.opened.device)
     with torch.inference_mode():
         found = score(learner, source, world, model.opened.budget)
-    main = model.task or next(
-        (one for one in learner.objectives if one.measure == "tokens"), learner.objectives[0]
-    )
+    main = learner.objectives[main_place(learner.objectives)]
     return summarise_all(learner.objectives, found, main, model.labels, size)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from gradus.core.storage import digest_json, new_folder, write_file, write_json
-from gradus.data.frame import Frame
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
@@ -68,7 +67,7 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()}
     template = text_template(tokenizer, prepared.model)
     if isinstance(data, RowsData):
-        template = row_template(data.format, Frame.of(prepared.model))
+        template = row_template(data.format, prepared.model)
     labels = prepared.labels.names if prepared.labels else prepared.window_labels
     write_folder(
         folder,

@@ -12,7 +12,7 @@ from gradus.objectives import ObjectiveConfig
 def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind | None) -> None:
     """Raises for an objective that reads the label of windows which this stage has not; rows have none."""
     for one in objectives:
-        wanted = getattr(one, "windows", None)
+        wanted = one.windows
         if wanted is None or wanted == windows:
             continue
         if windows is None:

@@ -23,7 +23,7 @@ DECODER_START = "decoder_start_token_id"
 
 def continue_texts(model: Model, prompts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
     """The text that continues each of `prompts`, without it; see `Model.generate`."""
-    model.speaks()
+    model.require_speech()
     settings = sampling_of(options)
     for place, prompt in enumerate(prompts):
         if not isinstance(prompt, str):

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from gradus.core.config import Config
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
-from gradus.data.formats import Format
-from gradus.data.frame import GPT1, Frame
+from gradus.data.formats import Format, TextToText
+from gradus.data.frame import Frame
 from gradus.data.paths import HUB, Encoding
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.rows import STANDARD_INPUT, RowsData
@@ -292,9 +292,18 @@ def _parsed(found: ModelFolder, read: Callable[[Mapping[str, Any]], T]) -> T:
         raise UserError(first["msg"], file=found.path / CARD, field=field or None) from None
 
 
-def row_template(form: Format, frame: Frame = GPT1) -> Template:
-    """How special tokens stand around one text and around two, for tools that know nothing of our formats."""
-    return frame.template("delimiter" in form.roles)
+def row_template(form: Format, model: ModelConfig) -> Template:
+    """How special tokens stand around one text and around two, for tools that know nothing of our formats.
+
+    Of a text to answer the first is that text, and the second what a decoder says of it.
+    """
+    if not isinstance(form, TextToText):
+        return Frame.of(model).template("delimiter" in form.roles)
+    if model.encodes_and_decodes:
+        before, after = model.encoder_roles
+        return [*before, "$A", *after], [*before, "$A", "$B", *after]
+    asked = ["start", "$A", "delimiter"]
+    return asked, [*asked, "$B", "end"]
 
 
 def text_template(tokenizer: Tokenizer, model: ModelConfig) -> Template | None:

@@ -27,7 +27,7 @@ from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.zero_shot import Probe
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
-from gradus.objectives import Objective, Task, reads_row_label, serving, window_of
+from gradus.objectives import Objective, Task, main_place, serving, window_of
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
@@ -115,12 +115,8 @@ class Prepared:
 
     @property
     def main(self) -> int:
-        """The place of the objective that the stage is judged by: the row's label where there is one, else
-        tokens."""
-        places = range(len(self.objectives))
-        on_rows = [at for at in places if reads_row_label(self.objectives[at])]
-        on_tokens = [at for at in places if self.objectives[at].measure == "tokens"]
-        return [*on_rows, *on_tokens, 0][0]
+        """The place of the objective that the stage is judged by."""
+        return main_place(self.objectives)
 
     @cached_property
     def batch(self) -> int:
@@ -355,9 +351,9 @@ def _check_metric(prepared: Prepared) -> None:
         return
     legal = METRICS[prepared.objectives[prepared.main].measure]
     stage = prepared.node.stage
-    if prepared.node.kind == "rows" or not stage.every_token:  # it is not known how many bytes were scored
+    if not stage.every_token:  # it is not known how many bytes were scored
         legal = legal - {"bits_per_byte"}
-    if stage.answers_rows:
+    if stage.says_answers:
         legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else set())
     if stop.metric not in legal:
         raise UserError(

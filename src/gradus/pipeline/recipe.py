@@ -20,7 +20,7 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.families import preset
-from gradus.objectives import Measure, ObjectiveConfig, reads_row_label
+from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.pipeline.fitting import require_windows
@@ -251,8 +251,8 @@ class Stage(Config):
     def _answers_fit(self, tasks: Sequence[str]) -> None:
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
         assert isinstance(self.data, RowsData)
-        says, form = any(one.kind == "seq2seq" for one in self.objectives), self.data.format.kind
-        if says and form != "text_to_text":
+        form = self.data.format.kind
+        if self.says_answers and form != "text_to_text":
             hint = "format: {kind: text_to_text, source: ..., target: ...}"
             raise wrong("objectives", f"seq2seq does not fit rows of the format {form}", None, hint)
         if tasks and form == "text_to_text":
@@ -279,25 +279,22 @@ class Stage(Config):
 
     @property
     def measure(self) -> Measure:
-        """What it is judged by: the labels of its rows where an objective reads them, else its tokens, else
-        the labels of its windows."""
-        rows = [one.measure for one in self.objectives if reads_row_label(one)]
-        tokens = any(one.measure == "tokens" for one in self.objectives)
-        return rows[0] if rows else "tokens" if tokens else "classes"
+        """What the objective predicts that it is judged by."""
+        return self.objectives[main_place(self.objectives)].measure
 
     @property
     def metric(self) -> str:
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
-        if isinstance(self.data, RowsData):
-            return "accuracy" if self.told_answers else MAIN_METRIC[self.measure]
+        if self.says_answers and self.told_answers:
+            return "accuracy"
         return "bits_per_byte" if self.every_token else MAIN_METRIC[self.measure]
 
     @property
     def every_token(self) -> bool:
-        """Whether the objective it is judged by predicts every token of the text once."""
-        return self.objectives[0].every_token
+        """Whether the objective it is judged by predicts every token of a text once."""
+        return self.data.kind == "text" and self.objectives[main_place(self.objectives)].every_token
 
     @property
     def told_answers(self) -> dict[str, str] | None:
@@ -306,7 +303,7 @@ class Stage(Config):
         return form.answers if isinstance(form, TextToText) else None
 
     @property
-    def answers_rows(self) -> bool:
+    def says_answers(self) -> bool:
         """Whether rows have an answer that it learns to say."""
         return any(one.kind == "seq2seq" for one in self.objectives)
 

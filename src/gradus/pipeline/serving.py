@@ -23,15 +23,14 @@ from gradus.core.example import Example, ragged
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
 from gradus.data.formats import Single
-from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, renamed
-from gradus.data.sources import Rows, Windows
+from gradus.data.sources import HeldTokens, Rows, Windows
 from gradus.data.text_to_text import row_encoder
 from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score
-from gradus.objectives import Measure, Objective, reads_row_label
+from gradus.objectives import Objective, reads_row_label
 from gradus.pipeline.answers import told
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.generating import continue_texts
@@ -139,12 +138,12 @@ class Model:
 
         Every token but the first is predicted from those before it. A text longer than the context is read
         in windows, as in training with `windows: document`. An empty text or one of a single token scores
-        (0.0, 0). Raises UserError for a model not taught to predict text.
+        (0.0, 0). Raises UserError for a model not taught to predict every token.
         """
         if isinstance(texts, str):
             hint = "put it in a list: score([...])"
             raise UserError("score takes many texts, and this is one", field="texts", text=texts, hint=hint)
-        alone = _asked_for(self.opened.learner, self.speaks())
+        alone = _asked_for(self.opened.learner, self._says_all())
         pieces = [
             replace(example, row=text)
             for text, ids in enumerate(self.tokens.encode(texts))
@@ -214,7 +213,7 @@ class Model:
         inner = tokenizers.Tokenizer.from_str(self.tokens.inner.to_str())
         inner.encode_special_tokens = True  # the text of a special token inside user text is text
         if self.reading.format is not None:
-            template = row_template(self.reading.format, Frame.of(self.opened.folder.config))
+            template = row_template(self.reading.format, self.opened.folder.config)
             inner.post_processor = post_processor(inner, self.tokens.roles, template)
         return inner
 
@@ -242,20 +241,23 @@ class Model:
             raise self._unfit("this model answers no rows: it is a language model", "generate")
         return self.task
 
-    def taught(self, measure: Measure) -> Objective:
-        """The objective that predicts tokens, say. Raises UserError where there is none."""
-        for objective in self.opened.learner.objectives:
-            if objective.measure == measure:
-                return objective
-        raise self._unfit("this model was not taught to predict text", "predict")
-
-    def speaks(self) -> Objective:
-        """The objective that predicts a text token by token. Raises UserError where there is none."""
+    def require_speech(self) -> None:
+        """Raises UserError for a model that was not taught to go on with a text, or to answer it."""
         if self.opened.folder.config.arrangement == "encoder":
             problem = "an encoder sees a text from both sides, so it cannot go on with it or score it"
             fits = "predict" if self.task else "evaluate"
             raise UserError(problem, file=self.opened.folder.path, hint=f"`gradus {fits}` fits it")
-        return self.taught("tokens")
+        if all(objective.measure != "tokens" for objective in self.opened.learner.objectives):
+            raise self._unfit("this model was not taught to predict text", "predict")
+
+    def _says_all(self) -> Objective:
+        """The objective that predicts every token of a text. Raises UserError where there is none."""
+        self.require_speech()
+        for objective in self.opened.learner.objectives:
+            if objective.every_token and not self.answers_apart:
+                return objective
+        problem = "this model was not taught to predict every token of a text from those before it"
+        raise self._unfit(problem, "generate")
 
     def _unfit(self, problem: str, fits: str) -> UserError:
         hint = f"`gradus {fits}` and `gradus evaluate` fit it"
@@ -355,18 +357,8 @@ def _finite(scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-class _Held:
-    """One document in memory, as `Windows` wants it."""
-
-    def __init__(self, ids: np.ndarray):
-        self.ids, self.total, self.documents = ids, len(ids), np.array([0, len(ids)])
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.ids[start:stop]
-
-
 def _windows_of(ids: np.ndarray, context: int) -> Iterator[Example]:
     """Windows in which every token but the first is predicted once; none where there is no second."""
     if len(ids) > 1:
-        windows = Windows(_Held(ids), context)
+        windows = Windows(HeldTokens(ids), context)
         yield from (windows.example(index) for index in range(len(windows)))

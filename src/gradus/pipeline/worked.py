@@ -20,15 +20,21 @@ from gradus.core.model import Arrangement, ModelConfig
 from gradus.core.sentences import SentenceEnds
 from gradus.core.words import WordEdges
 from gradus.data.formats import TextToText
+from gradus.data.frame import Frame
+from gradus.data.pairs import PairWindows
 from gradus.data.readers import Row
+from gradus.data.sources import HeldTokens
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.floors import without_spaces
 from gradus.objectives import (
     CausalLMConfig,
     DenoisingConfig,
+    MaskedLMConfig,
+    NextSentenceConfig,
     Objective,
     ObjectiveConfig,
     PrefixLMConfig,
+    SentenceOrderConfig,
     Seq2SeqConfig,
     SpanCorruptionConfig,
     Task,
@@ -52,7 +58,7 @@ class Words:
 
     @property
     def size(self) -> int:
-        return 1000
+        return len(self.names)
 
     @property
     def roles(self) -> dict[str, str]:
@@ -88,11 +94,43 @@ def of_text(
     the token that follows the window, which a decoder predicts, too."""
     words, model = Words(), ModelConfig(arrangement=arrangement, vocab_size=1000)
     (ids,) = words.encode([text])
+    if arrangement == "encoder":
+        frame = Frame.of(model)
+        ids, _ = frame.laid([ids], roles_of(frame, words))
+    for role in config.roles:
+        words.role(role)
     objective = config.build(Task(model, "worked", vocabulary=words))
     following = int(words.encode([also])[0][0]) if also else None
     row = objective.corrupt(Example(0, (ids,), following=following), keyed_generator("worked", draw))
     window = f"{text} ({also})" if also else text
     return f"{line_of(config)}\nwindow: {window}\n\n" + shown(row, objective, words)
+
+
+def of_sentences(
+    config: NextSentenceConfig | SentenceOrderConfig, documents: Sequence[Sequence[str]], draw: int
+) -> str:
+    """A window of two segments out of `documents`, which are sentences; `draw` is the epoch."""
+    words, model = Words(), ModelConfig(arrangement="encoder", segments=2, context=20)
+    end = [words.role("end")]
+    parts = [np.append(ids, end) for document in documents for ids in words.encode([*document])]
+    store = HeldTokens(np.concatenate(parts), np.cumsum([0, *map(len, parts)]))
+    frame, counts = Frame.of(model), np.array([*map(len, documents)])
+    assert config.windows is not None
+    windows = PairWindows(store, counts, model.context, frame, roles_of(frame, words), config.windows)
+    row = windows.example(0, draw)
+    assert row.label is not None
+    lines = [
+        [words.names[token] for token in row.sequences[0]],
+        [str(belongs) for belongs in row.segments[0]],
+    ]
+    text = " | ".join(" ".join(document) for document in documents)
+    label = config.labels[int(row.label)]
+    return f"{line_of(config)}\ntext: {text}\n\n{table(['reads', 'segment'], lines)}\n\nlabel: {label}"
+
+
+def roles_of(frame: Frame, words: Words) -> dict[str, np.ndarray]:
+    """The tokens of a frame's roles."""
+    return {name: np.array([words.role(name)]) for name in frame.roles(pair=True)}
 
 
 def of_row(
@@ -157,10 +195,17 @@ TO_WORDS = TextToText(
 )
 SHORT_SPANS = SpanCorruptionConfig(share=0.2, mean_span=2.0)
 """More spans than a short example has by default."""
+TALES = [["We came late .", "It was dark ."], ["The song is long .", "Nobody sings it ."]]
+"""Two documents of two sentences each."""
 SENTENCE = {"sentence": "a gorgeous , witty film", "label": "1"}
 
 WORKED: dict[str, Callable[[], str]] = {
     "causal_lm": lambda: of_text(CausalLMConfig(), "decoder", "Thank you for inviting", also="me"),
+    "masked_lm": lambda: of_text(MaskedLMConfig(), "encoder", ENGLISH, 2),
+    "masked_lm, spans": lambda: of_text(MaskedLMConfig(unit="span", share=0.3), "encoder", CHINESE, 1),
+    "next_sentence": lambda: of_sentences(NextSentenceConfig(), TALES, 0),
+    "next_sentence, another": lambda: of_sentences(NextSentenceConfig(), TALES, 2),
+    "sentence_order": lambda: of_sentences(SentenceOrderConfig(), TALES, 1),
     "span_corruption": lambda: of_text(SHORT_SPANS, "encoder_decoder", ENGLISH, 4),
     "span_corruption, Chinese": lambda: of_text(SHORT_SPANS, "encoder_decoder", CHINESE, 1),
     "prefix_lm, encoder-decoder": lambda: of_text(PrefixLMConfig(), "encoder_decoder", ENGLISH[:51]),
