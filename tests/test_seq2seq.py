@@ -18,17 +18,20 @@ from gradus.core.errors import UserError
 from gradus.core.example import Example
 from gradus.core.model import ModelConfig
 from gradus.data.builtin import builtin_rows
-from gradus.data.formats import TextToText
+from gradus.data.formats import Pair, TextToText
+from gradus.data.labels import Labels
 from gradus.data.readers import Row
 from gradus.data.text_to_text import TextToTextEncoder, row_encoder
 from gradus.distributed.world import World
 from gradus.evaluation.answering import answer_nats, greedy_matches
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Seq2SeqConfig, Task
+from gradus.objectives.base import extracts
 from gradus.pipeline.check import check
 from gradus.pipeline.recipe import Stage
 from gradus.pipeline.run import run
 from gradus.pipeline.serving import load
+from gradus.pipeline.worked import Words
 from gradus.tokenizers import CharacterTokenizer, Tokenizer
 from gradus.training.learner import Learner
 
@@ -336,3 +339,19 @@ def test_windows_too_short_for_a_span_are_told(tmp_path: Path) -> None:
 def test_a_context_of_an_objective_alone() -> None:
     """What is asked of the model's shape is asked without a tokenizer."""
     assert Seq2SeqConfig().window(shape("encoder_decoder")) == 48
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_a_class_beside_an_encoder_is_read_from_a_decoder_that_sees_the_row(family: str) -> None:
+    """As in Hugging Face: the decoder reads the row one place later, and its last state tells the class."""
+    model = ModelConfig(family=family, arrangement="encoder_decoder", context=32)  # type: ignore[arg-type]
+    form = Pair(kind="pair", first="a", second="b", label="label")
+    words = Words()
+    rows = [Row(0, {"a": "it rains", "b": "水落", "label": "yes"}, "rows", 1)]
+    (row,) = row_encoder(form, words, model, Labels(("no", "yes")), "error").encode(rows)
+    between = ["<delimiter>"] * (2 if family == "bart" else 1)
+    read = ["<start>"] * (family == "bart") + ["it", "rains", *between, "水", "落", "<end>"]
+    assert [words.names[token] for token in row.sequences[0]] == read
+    opening = "<end>" if family == "bart" else "<start>"
+    assert [words.names[token] for token in row.decoded[0]] == [opening, *read]
+    assert extracts(row, model).tolist() == [len(read) - 1]

@@ -58,9 +58,13 @@ class RowEncoder:
                 _require_text(row, sequences)
             made = [self._sequence(row, one, tokens, roles) for one in sequences]
             label = self._label(row) if labelled else None
+            read = tuple(ids for ids, _, _ in made)
             segments = tuple(belongs for _, belongs, _ in made) if self.frame.segments else ()
+            said: tuple[np.ndarray, ...] = ()
+            if self.frame.opening is not None:
+                said = tuple(np.concatenate([roles[self.frame.opening], ids]) for ids in read)
             found.append(
-                Example(row.index, tuple(ids for ids, _, _ in made), label=label, segments=segments,
+                Example(row.index, read, label=label, segments=segments, decoded=said,
                         truncated=sum(cut for _, _, cut in made))
             )  # fmt: skip
         return found

@@ -41,27 +41,28 @@ ARRANGED: dict[str, Any] = {
 # The scale of `output_scale` and of the embeddings' start belong together.
 FIRST = ARRANGED | {"activation": "relu", "output_scale": True, "context": 512}
 SECOND = ARRANGED | {"activation": "gelu_tanh", "gated": True, "tie_embeddings": False, "context": 512}
-# Section 3.1.1: 10 % "everywhere dropout is applied".
-DROPPED = {"feed_forward_dropout": 0.1, "output_dropout": 0.1}
+# Section 3.1.1: 10 % "everywhere dropout is applied". The layer before a head is that of Hugging Face's class:
+# the paper has no heads.
+TRAINED = {"feed_forward_dropout": 0.1, "output_dropout": 0.1, "dense_head": True}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Section 3.7, with 32,128 tokens. It says 60M, 220M, 770M, 3B and 11B parameters; they are 61M, 223M,
     # 738M, 2.9B and 11.3B: the 770M is odd.
-    "t5-small": FIRST | DROPPED | {"layers": 6, "width": 512, "heads": 8},
-    "t5-base": FIRST | DROPPED | {"layers": 12, "width": 768, "heads": 12},
-    "t5-large": FIRST | DROPPED | {"layers": 24, "width": 1024, "heads": 16},
-    "t5-3b": FIRST | DROPPED
+    "t5-small": FIRST | TRAINED | {"layers": 6, "width": 512, "heads": 8},
+    "t5-base": FIRST | TRAINED | {"layers": 12, "width": 768, "heads": 12},
+    "t5-large": FIRST | TRAINED | {"layers": 24, "width": 1024, "heads": 16},
+    "t5-3b": FIRST | TRAINED
     | {"layers": 24, "width": 1024, "heads": 32, "head_width": 128, "feed_forward": 16384},
-    "t5-11b": FIRST | DROPPED
+    "t5-11b": FIRST | TRAINED
     | {"layers": 24, "width": 1024, "heads": 128, "head_width": 128, "feed_forward": 65536},
     # As released, with two matrices for 32,128 tokens: 77M, 248M and 783M. Its dropout was off in
     # pre-training and is 0.1 in fine-tuning.
-    "t5-v1.1-small": SECOND | DROPPED
+    "t5-v1.1-small": SECOND | TRAINED
     | {"layers": 8, "width": 512, "heads": 6, "head_width": 64, "feed_forward": 1024},
-    "t5-v1.1-base": SECOND | DROPPED | {"layers": 12, "width": 768, "heads": 12, "feed_forward": 2048},
-    "t5-v1.1-large": SECOND | DROPPED | {"layers": 24, "width": 1024, "heads": 16, "feed_forward": 2816},
+    "t5-v1.1-base": SECOND | TRAINED | {"layers": 12, "width": 768, "heads": 12, "feed_forward": 2048},
+    "t5-v1.1-large": SECOND | TRAINED | {"layers": 24, "width": 1024, "heads": 16, "feed_forward": 2816},
     # For a laptop's CPU: 7.3M parameters beside the vocabulary's.
-    "t5-mini": FIRST | DROPPED | {"layers": 4, "width": 256, "heads": 4, "context": 256},
+    "t5-mini": FIRST | TRAINED | {"layers": 4, "width": 256, "heads": 4, "context": 256},
 }  # fmt: skip
 
 

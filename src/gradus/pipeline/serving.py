@@ -19,7 +19,7 @@ import tokenizers
 import torch
 
 from gradus.core.errors import UserError
-from gradus.core.example import Example, ragged
+from gradus.core.example import Example, collate
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
 from gradus.data.formats import Single
@@ -33,7 +33,7 @@ from gradus.evaluation.evaluator import score
 from gradus.objectives import Objective, reads_row_label
 from gradus.pipeline.answers import told
 from gradus.pipeline.evaluating import evaluate_file
-from gradus.pipeline.generating import continue_texts
+from gradus.pipeline.generating import continue_texts, decoder_start
 from gradus.pipeline.opening import Opened, Reading, open_folder, row_template
 from gradus.pipeline.predicting import predict_file as predict_file
 from gradus.pipeline.recipe import Recipe
@@ -162,22 +162,25 @@ class Model:
 
         K is the number of classes, 1 for a number or a choice; they are scored at the last token, by an
         encoder at the first. The ids are taken as they are (`tokenizer` puts a row's special tokens around
-        its text, and its encodings say which of two texts a token belongs to). Raises UserError for an empty
-        list, one longer than the context and an id beyond the vocabulary.
+        its text, and its encodings say which of two texts a token belongs to); the decoder beside an encoder
+        reads them too, one place later, as in Hugging Face's BART. Raises UserError for an empty list, one
+        longer than the context and an id beyond the vocabulary.
         """
         if isinstance(sequences, str | tokenizers.Encoding):
             raise _one_sequence(sequences)
-        examples = [
-            Example(row, (self._checked(ids, row),), segments=self._segments(ids))
-            for row, ids in enumerate(sequences)
-        ]
+        opening = [decoder_start(self)] if self.answers_apart else []
+        examples = []
+        for row, ids in enumerate(sequences):
+            read = self._checked(ids, row)
+            said = tuple(np.concatenate([[token], read]) for token in opening)
+            examples.append(Example(row, (read,), segments=self._segments(ids), decoded=said))
         learner = self.opened.learner
         found: list[np.ndarray] = []
         for part in cut(examples, self.opened.budget):
             with torch.inference_mode():
-                parts = [belongs for example in part for belongs in example.segments]
-                source = ragged([example.sequences[0] for example in part], segments=parts)
-                states = learner.transformer(source.to(self.opened.device))
+                batch = collate(part, []).to(self.opened.device)
+                states = learner.transformer(batch.source, batch.decoded)
+                source = batch.source if batch.decoded is None else batch.decoded
                 if self.task is not None and self.task.head_name is not None:
                     first = learner.transformer.config.arrangement == "encoder"
                     read = source.offsets[:-1] if first else source.offsets[1:] - 1

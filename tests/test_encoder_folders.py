@@ -219,6 +219,20 @@ def test_a_classifier_opens_in_their_pipeline(tmp_path: Path, name: str) -> None
     says_the_same(model)
 
 
+@pytest.mark.parametrize("name", ["bart-mini", "t5-mini"])
+def test_a_classifier_on_an_encoder_decoder_opens_in_their_pipeline(tmp_path: Path, name: str) -> None:
+    model = tuned(tmp_path, name, **{"model.preset": name})
+    content = json.loads((model / "config.json").read_text("utf-8"))
+    assert content["architectures"][0].endswith("ForSequenceClassification")
+    says_the_same(model)
+    ours, tokenizer = gradus.load(model), transformers.AutoTokenizer.from_pretrained(model)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(model).eval()
+    ids = tokenizer(SENTENCES[0]).input_ids
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits[0].numpy()
+    assert ours.logits([ids])[0] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_classifier_from_a_masked_language_model_of_theirs(tmp_path: Path) -> None:
     """Its files hold no pooler: the head brings one, and their classifier finds it where it looks."""
     made = tuned(tmp_path, "first", **{"model.preset": "bert-tiny"})
