@@ -80,7 +80,7 @@ def _of_stage(run: Run, table: Table) -> tuple[str, list[str]]:
     what = f"{metric_name(table.metric).capitalize()} on {table.split} after {table.stage}"
     details = [f"{what}, {_seeds(table.lines)}."]
     details += [_beside_floor(table, base, floor)] if floor else []
-    return title, details + [f"{one}." for one in said[1:]]
+    return title, details + [f"{one[0].upper()}{one[1:]}." for one in said[1:]]
 
 
 def _seeds(lines: list[Line]) -> str:
