@@ -30,7 +30,7 @@ from gradus.objectives.base import extracts
 from gradus.pipeline.check import check
 from gradus.pipeline.recipe import Stage
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load
+from gradus.pipeline.serving import load, predict_file
 from gradus.pipeline.worked import Words
 from gradus.tokenizers import CharacterTokenizer, Tokenizer
 from gradus.training.learner import Learner
@@ -233,6 +233,34 @@ def test_what_is_generated_is_what_exact_match_counts(family: str, tmp_path: Pat
     right = np.mean([one == other for one, other in zip(said, wanted)])
     assert right > 0.4
     assert right == pytest.approx(record["results"]["dev"]["exact_match"])
+    # In `predict` the likeliest of the words names the class, as in the stage's accuracy.
+    named = list(model.predict([{"text": row.fields["text"]} for row in dev]))
+    hits = np.mean([one["label"] == row.fields["label"] for one, row in zip(named, dev)])
+    assert hits == pytest.approx(record["results"]["dev"]["accuracy"])
+    assert all(sum(one["probabilities"].values()) == pytest.approx(1) for one in named)
+
+
+@pytest.mark.parametrize("arrangement", ["decoder", "encoder_decoder"])
+def test_rows_without_named_answers_are_answered_by_a_text(arrangement: str, tmp_path: Path) -> None:
+    """Through the command: a row a line, in order, whatever stands in the columns that are to be said."""
+    form = {"kind": "text_to_text", "source": "{text}", "target": "{label}"}
+    patch = {"model": {**BOTH["model"], "arrangement": arrangement, "context": 160},
+             "stages.finetune.data.format": form, "stages.finetune.precision": "fp32",
+             "stages.finetune.length": "150 steps", "stages.finetune.optimizer.lr": 1e-2,
+             "stages.finetune.evaluate": {"every": "150 steps"}}  # fmt: skip
+    objective = {"kind": "denoising" if arrangement == "encoder_decoder" else "prefix_lm"}
+    folder = run(recipe(tmp_path / "both.yaml", objective, patch), runs=tmp_path, device="cpu")
+    record = records(folder)["finetune"]
+    model = load(folder / "stages" / record["id"] / "model", device="cpu")
+    dev = builtin_rows("tiny", "dev")
+    rows = "".join(json.dumps({"text": row.fields["text"]}, ensure_ascii=False) + "\n" for row in dev)
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    counts = predict_file(model, tmp_path / "rows.jsonl", tmp_path / "said.jsonl", reader="jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text("utf-8").splitlines()]
+    assert counts["rows"] == len(lines) and [line["row"] for line in lines] == list(range(len(dev)))
+    assert all(set(line) == {"row", "file", "line", "text", "truncated"} for line in lines)
+    right = np.mean([line["text"] == row.fields["label"] for line, row in zip(lines, dev)])
+    assert right == pytest.approx(record["results"]["dev"]["exact_match"]) and right > 0.3
 
 
 def test_a_prefix_language_model_and_answers_in_a_decoder(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ from gradus.data.frame import Frame
 from gradus.data.labels import LabelledRow
 
 
+ANSWER_SHARE = 4
+"""A decoder keeps this part of its context for an answer that it has yet to say."""
+
+
 def row_encoder(
     form: Format,
     tokenizer: Encoder,
@@ -85,6 +89,8 @@ class TextToTextEncoder(RowEncoder):
 
     def _line(self, row: LabelledRow, read: np.ndarray, said: np.ndarray) -> Example:
         room = self._room(3)
+        if not len(said):  # what is to be said is not known yet, and needs room
+            room -= room // ANSWER_SHARE
         kept = shortened([len(read), len(said)], room)
         cut = len(read) + len(said) - sum(kept)
         if cut:

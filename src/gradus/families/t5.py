@@ -41,8 +41,8 @@ ARRANGED: dict[str, Any] = {
 # The scale of `output_scale` and of the embeddings' start belong together.
 FIRST = ARRANGED | {"activation": "relu", "output_scale": True, "context": 512}
 SECOND = ARRANGED | {"activation": "gelu_tanh", "gated": True, "tie_embeddings": False, "context": 512}
-# Section 3.1.1: 10 % "everywhere dropout is applied". The layer before a head is that of Hugging Face's class:
-# the paper has no heads.
+# Section 3.1.1: 10 % "everywhere dropout is applied". The layer before a head is that of Hugging Face's
+# class: the paper has no heads.
 TRAINED = {"feed_forward_dropout": 0.1, "output_dropout": 0.1, "dense_head": True}
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ Shapes: K classes, or answers of a row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,16 @@ from gradus.evaluation.floors import choice_floors, classification_floors, numbe
 from gradus.objectives import Measure
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.training.learner import Learner
+
+
+class Answer(NamedTuple):
+    """A row, its scores [K] (of its classes, of its answers, or one number; none where it is answered by a
+    `text`), and how many of its tokens did not fit the context."""
+
+    row: LabelledRow
+    scores: np.ndarray
+    truncated: int
+    text: str | None = None
 
 
 def told(

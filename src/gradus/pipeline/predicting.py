@@ -32,15 +32,15 @@ def predict_file(
     `reader` and `encoding` overrule it all. The output appears whole or not at all. Returns the counts of
     `rows`, `truncated_rows` and `truncated_tokens`. Raises UserError for bad rows and paths.
     """
-    model.judge()
+    model.require_answers()
     form = model.row_encoder.format
-    absent = frozenset({form.label} if form.label else ())
+    absent = frozenset(({form.label} if form.label else set()) | set(getattr(form, "target_fields", ())))
     counts = {"rows": 0, "truncated_rows": 0, "truncated_tokens": 0}
     options = model.reading.options(str(input), reader, encoding)
     with told_as_options(str(input), options, reader), _lines(output) as write:
         for answer in model.answers(stream_rows(options, input, absent)):
             place = {"row": answer.row.index, "file": answer.row.file, "line": answer.row.line}
-            mark = {} if len(answer.scores) == 1 else {"score": float(answer.scores.max())}
+            mark = {} if len(answer.scores) < 2 else {"score": float(answer.scores.max())}
             write(json.dumps({**place, **mark, **model.told(answer)}, ensure_ascii=False))
             counts["rows"] += 1
             counts["truncated_rows"] += bool(answer.truncated)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 import tokenizers
@@ -22,7 +22,7 @@ from gradus.core.errors import UserError
 from gradus.core.example import Example, collate
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
-from gradus.data.formats import Single
+from gradus.data.formats import Single, TextToText
 from gradus.data.labels import Choices, Labels, Numbers
 from gradus.data.readers import Row, renamed
 from gradus.data.sources import HeldTokens, Rows, Windows
@@ -31,28 +31,20 @@ from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score
 from gradus.objectives import Objective, reads_row_label
-from gradus.pipeline.answers import told
+from gradus.pipeline.answers import Answer, told
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.generating import continue_texts, decoder_start
 from gradus.pipeline.opening import Opened, Reading, open_folder, row_template
 from gradus.pipeline.predicting import predict_file as predict_file
 from gradus.pipeline.recipe import Recipe
 from gradus.pipeline.results import model_folder
+from gradus.pipeline.saying import said_of, says
 from gradus.tokenizers import Tokenizer
 from gradus.tokenizers.files import post_processor
 from gradus.training.learner import Learner
 
 ROWS_AT_ONCE = 64
 """Rows that `predict` holds at one time; what they are cut into depends on their tokens alone."""
-
-
-class Answer(NamedTuple):
-    """A row, its scores [K] (of its classes, of its answers, or one number), and how many of its tokens did
-    not fit the context."""
-
-    row: Row
-    scores: np.ndarray
-    truncated: int
 
 
 @dataclass(frozen=True)
@@ -105,33 +97,38 @@ class Model:
 
         Probabilities and scores (logits) stand by label; `truncated` counts the tokens that did not fit. For
         a model of numbers the label is one and stands alone; for multiple choice it is the answer's text,
-        "index" its place, and probabilities and scores are lists in the order of the row's answers. A
-        row is a mapping with the columns of the model's format, or its text where the format is `single`.
-        Rows are drawn as they are needed, so there may be any number of them. Raises UserError for a
-        language model, a folder that does not say how rows are read, and a row without a column that is
+        "index" its place, and probabilities and scores are lists in the order of the row's answers. A model
+        that answers in words gives the class of the likeliest one, or {"text", "truncated"} where its format
+        names none. A row is a mapping with the columns of the model's format, or its text where the format is
+        `single`. Rows are drawn as they are needed, so there may be any number of them. Raises UserError for
+        a language model, a folder that does not say how rows are read, and a row without a column that is
         wanted.
         """
         if isinstance(rows, str | Mapping):
             problem = "predict takes many rows, and this is one"
             raise UserError(problem, field="rows", text=rows, hint="put it in a list: predict([...])")
-        self.judge()
+        self.require_answers()
         named = (self._row(index, row) for index, row in enumerate(rows))
         return (self.told(answer) for answer in self.answers(named))
 
     def answers(self, rows: Iterable[Row]) -> Iterator[Answer]:
-        """The scores of every row, in order, holding few of them at a time."""
-        objective = self.judge()
-        encoder, alone = self.row_encoder, _asked_for(self.opened.learner, objective)
+        """What is said of every row, in order, holding few of them at a time."""
+        self.require_answers()
         rows = iter(rows)
         while chunk := list(islice(rows, ROWS_AT_ONCE)):
-            named = iter(chunk)
-            for examples in cut(encoder.encode(chunk, labelled=False), self.opened.budget):
-                with torch.inference_mode():
-                    batch = alone.prepare(examples).to(self.opened.device)
-                    found = alone.predict(batch)[0].double().numpy()
-                for example, scores in zip(examples, found):
-                    own = len(example.sequences) if objective.measure == "choices" else len(scores)
-                    yield Answer(next(named), _finite(scores[:own]), example.truncated)
+            yield from self._judged(chunk) if self.task is not None else said_of(self, chunk)
+
+    def _judged(self, chunk: Sequence[Row]) -> Iterator[Answer]:
+        """What the head says of each row."""
+        assert self.task is not None
+        alone, named = _asked_for(self.opened.learner, self.task), iter(chunk)
+        for examples in cut(self.row_encoder.encode(chunk, labelled=False), self.opened.budget):
+            with torch.inference_mode():
+                batch = alone.prepare(examples).to(self.opened.device)
+                found = alone.predict(batch)[0].double().numpy()
+            for example, scores in zip(examples, found):
+                own = len(example.sequences) if self.task.measure == "choices" else len(scores)
+                yield Answer(next(named), _finite(scores[:own]), example.truncated)
 
     def score(self, texts: Sequence[str]) -> list[tuple[float, int]]:
         """(log-likelihood in nats, predicted tokens) of each text.
@@ -238,11 +235,10 @@ class Model:
         """The objective that answers rows; None for a language model."""
         return next((one for one in self.opened.learner.objectives if reads_row_label(one)), None)
 
-    def judge(self) -> Objective:
-        """The objective that answers rows. Raises UserError where there is none."""
-        if self.task is None:
+    def require_answers(self) -> None:
+        """Raises UserError for a model that answers no rows, neither by a head nor in words."""
+        if self.task is None and says(self) is None:
             raise self._unfit("this model answers no rows: it is a language model", "generate")
-        return self.task
 
     def require_speech(self) -> None:
         """Raises UserError for a model that was not taught to go on with a text, or to answer it."""
@@ -302,7 +298,14 @@ class Model:
 
     def told(self, answer: Answer) -> dict[str, Any]:
         """An answer as `predict` gives it."""
-        said = told(self.judge().measure, self.labels, answer.row, answer.scores, self.row_encoder)
+        if answer.text is not None:
+            return {"text": answer.text, "truncated": answer.truncated}
+        form, labels = self.row_encoder.format, self.labels
+        if self.task is None:
+            assert isinstance(form, TextToText) and form.answers is not None
+            labels = tuple(form.answers)
+        measure = self.task.measure if self.task else "classes"
+        said = told(measure, labels, answer.row, answer.scores, self.row_encoder)
         return {**said, "truncated": answer.truncated}
 
     def _checked(self, ids: Sequence[int] | tokenizers.Encoding, row: int) -> np.ndarray:
