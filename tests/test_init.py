@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import tiny
 from user_files import LABELS, TEXTS, checked, novel, recipe_of, rows_file, table, write
 
 import gradus
@@ -19,6 +20,7 @@ from gradus.core.storage import new_folder
 from gradus.families.folder import write_folder
 from gradus.nn.transformer import Transformer
 from gradus.pipeline.init import TEMPLATES, list_templates, write_recipe
+from gradus.pipeline.run import run
 from gradus.pipeline.schema import FILE
 from gradus.tokenizers import BytePairTokenizer
 from gradus.training.learner import Learner
@@ -138,6 +140,23 @@ def test_uneven_and_rare_classes() -> None:
 @pytest.mark.parametrize("template", ["tiny", "classify"])
 def test_templates_pass_check(template: str) -> None:
     write_recipe(Path("made"), template=template)
+    checked("made")
+
+
+@pytest.mark.parametrize(
+    ("preset", "objective"),
+    [("bert-tiny", "masked_lm"), ("t5-mini", "span_corruption"), ("bart-mini", "denoising")],
+)
+def test_a_folder_of_any_arrangement_begins_a_recipe_that_passes_check(preset: str, objective: str) -> None:
+    """It goes on with what its family was taught, and no encoder is asked for the next token."""
+    changes = {"model": {"preset": preset, "layers": 1, "width": 16, "heads": 2, "context": 64},
+               "stages.pretrain.objectives": [{"kind": objective}],
+               "stages.pretrain.length": "1 step"}  # fmt: skip
+    done = run(tiny(Path("first.yaml"), changes), runs=Path("runs"), device="cpu", until="pretrain")
+    folder = next((done / "stages").glob("pretrain-*")) / "model"
+    write_recipe(Path("made"), rows="builtin:tiny", text=["builtin:tiny"], start=folder)
+    text = Path("made/recipe.yaml").read_text(encoding="utf-8")
+    assert f"objectives: [{{kind: {objective}}}]" in text and "causal_lm" not in text
     checked("made")
 
 

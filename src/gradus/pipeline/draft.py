@@ -64,6 +64,16 @@ class Seen:
         return _below(self.bytes, PRESETS)
 
 
+    @property
+    def text_objective(self) -> str:
+        """What the model learns from running text: what its family was taught with."""
+        if self.model is None or self.model.arrangement == "decoder":
+            return "causal_lm"
+        if self.model.arrangement == "encoder":
+            return "masked_lm"
+        return "span_corruption" if self.model.family == "t5" else "denoising"
+
+
 def recipe_lines(seen: Seen) -> list[str]:
     """The lines of the recipe."""
     base = "the folder of this file, or from GRADUS_DATA where that is set"
@@ -148,7 +158,7 @@ def _text_stage(name: str, seen: Seen, text: SeenText) -> list[str]:
     if text.encoding != "utf-8":
         lines.append(f"      encoding: {text.encoding}")
     return lines + [
-        "    objectives: [{kind: causal_lm}]",
+        f"    objectives: [{{kind: {seen.text_objective}}}]",
         f"    optimizer: {{kind: adamw, lr: {_number(rate)}}}",
         f"    batch: {64 if seen.preset == 'gpt1' else 16} windows",
         f"    length: {epochs} epoch{'' if epochs == 1 else 's'}",
@@ -178,8 +188,10 @@ def _row_stage(first: str | None, seen: Seen, rows: SeenRows) -> list[str]:
     if rows.task == "classification" and most > UNEVEN * fewest:
         metric, judged = "macro_f1", "; classes are uneven: F1 of each class counts the same"
     epochs = _below(rows.rows, ROW_EPOCHS)
+    speaks = seen.text_objective == "causal_lm"
+    beside = ", {kind: causal_lm, weight: 0.5}] # as GPT-1, section 3.2" if speaks else "]"
     return lines + [
-        f"    objectives: [{{kind: {rows.task}}}, {{kind: causal_lm, weight: 0.5}}] # as GPT-1, section 3.2",
+        f"    objectives: [{{kind: {rows.task}}}{beside}",
         f"    optimizer: {{kind: adamw, lr: {_number(RATES[seen.preset][1])}}}",
         "    batch: 32 rows",
         f"    length: {epochs} epochs",
