@@ -232,3 +232,12 @@ def test_real_chinese_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 DATA = os.environ.get("GRADUS_DATA")
 """Read before a test takes it away."""
+
+
+@pytest.mark.parametrize("windows", ["sentence_pairs", "sentence_order"])
+def test_windows_whose_label_nobody_reads_are_refused(windows: str, tmp_path: Path) -> None:
+    """Half of them join texts that do not belong together: a decoder would learn to go on wrongly."""
+    reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[windows]
+    path = tiny(tmp_path / "recipe.yaml", {"stages.pretrain.data.windows": windows})
+    with pytest.raises(UserError, match=rf"no objective reads the label of these windows.*{reader}"):
+        check(path, runs=tmp_path / "runs", device="cpu")

@@ -178,3 +178,14 @@ def test_the_run_folder_is_called_like_the_recipe(recipe: Path) -> None:
 
     folder = recipe.parent / "mine"
     assert read_recipe(tiny(folder / "recipe.yaml")).name == "mine" and read_recipe(recipe).name == "steps"
+
+
+def test_the_floor_of_a_text_counts_the_tokens_that_the_model_predicts(tmp_path: Path) -> None:
+    """Loss and bits per byte of both are a token's nats and a byte's bits of the same tokens and bytes."""
+    folder = run(tiny(tmp_path / "recipe.yaml"), runs=tmp_path / "runs", device="cpu", until="pretrain")
+    (file,) = (folder / "stages").glob("pretrain-*/stage.json")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    ours, floor = record["results"]["dev"], record["floors"]["dev"]["unigram"]
+    assert floor["bits_per_byte"] / floor["loss"] == pytest.approx(
+        ours["bits_per_byte"] / ours["loss"], rel=1e-9
+    )

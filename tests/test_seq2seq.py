@@ -318,7 +318,7 @@ def test_a_killed_pre_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
     [
         ({"stages.pretrain.objectives": [{"kind": "causal_lm"}]},
          r"stages.pretrain.objectives: an encoder-decoder cannot learn this: 'causal_lm' "
-         r"\(an encoder-decoder can have prefix_lm, span_corruption, denoising\)"),
+         r"\(on text an encoder-decoder can have prefix_lm, span_corruption, denoising\)"),
         ({"model.arrangement": "decoder"},
          r"pretrain.objectives: a decoder cannot learn this: 'span_corruption'.*causal_lm, prefix_lm"),
         ({"model.arrangement": "encoder", "stages.pretrain.objectives": [{"kind": "causal_lm"}]},

@@ -18,7 +18,6 @@ from gradus.data.formats import Format, TextToText
 from gradus.data.frame import Frame
 from gradus.data.labels import LabelledRow
 
-
 ANSWER_SHARE = 4
 """A decoder keeps this part of its context for an answer that it has yet to say."""
 

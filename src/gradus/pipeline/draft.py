@@ -63,7 +63,6 @@ class Seen:
             return "gpt1" if self.model.width >= WIDE else "gpt1-mini"
         return _below(self.bytes, PRESETS)
 
-
     @property
     def text_objective(self) -> str:
         """What the model learns from running text: what its family was taught with."""

@@ -135,8 +135,16 @@ def _floors(prepared: Prepared) -> dict[str, Any]:
         return {}
     size = prepared.tokenizer.size
     counts = _token_counts(train, size)
-    return {name: {"unigram": unigram_floor(counts, _token_counts(split, size), split.counts["bytes"])}
+    return {name: {"unigram": unigram_floor(counts, _predicted_counts(split, size), split.counts["bytes"])}
             for name, split in prepared.splits.items() if name != "train"}  # fmt: skip
+
+
+def _predicted_counts(split: Split, size: int) -> np.ndarray:
+    """Of the tokens that a model predicts, which is all but the first."""
+    assert split.store is not None
+    counts = _token_counts(split, size)
+    counts[int(split.store.read(0, 1)[0])] -= 1
+    return counts
 
 
 def _token_counts(split: Split, size: int) -> np.ndarray:

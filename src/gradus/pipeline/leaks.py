@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from gradus.core.errors import UserError
+from gradus.core.errors import UserError, counted
 from gradus.core.storage import digest_json, lock, read_json, write_json
 from gradus.data.leakage import FEWEST_WORDS, Key, row_keys, shared_rows
 from gradus.data.readers import Row
@@ -85,7 +85,7 @@ def leakage(nodes: Sequence[Node], material: Material) -> Leaks:
             raise _refused(seen, asked, found)
         if serious or found.short or found.owners:
             lines.append(_line(seen, asked, found))
-    return Leaks(lines, [f"leakage: {len(pairs)} pairs of splits share nothing"] if pairs else [])
+    return Leaks(lines, [f"leakage: {counted(len(pairs), 'pair')} of splits share nothing"] if pairs else [])
 
 
 def _pairs(nodes: Sequence[Node], material: Material) -> list[tuple[Source, Source]]:

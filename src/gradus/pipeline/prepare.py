@@ -270,7 +270,7 @@ def _check_serves(node: Node, model: ModelConfig) -> None:
     name = names[model.arrangement]
     for objective in node.stage.objectives:
         if model.arrangement not in objective.serves:
-            hint = f"{name} can have {', '.join(serving(model.arrangement, node.kind))}"
+            hint = f"on {node.kind} {name} can have {', '.join(serving(model.arrangement, node.kind))}"
             raise UserError(f"{name} cannot learn this", field=field, text=objective.kind, hint=hint)
         if objective.kind == "prefix_lm" and model.body == "lstm":
             raise UserError("an LSTM sees nothing of what comes", field=field, text="prefix_lm",
