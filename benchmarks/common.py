@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,41 @@ def side(script: str, arguments: list[str], steps: int) -> list[float]:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
     measured: list[float] = json.loads(done.stdout.splitlines()[-1])
     return measured
+
+
+def median_second(script: str, arguments: list[str], steps: int) -> float:
+    """Of the steps of one side, run in a new process."""
+    return statistics.median(side(script, arguments, steps))
+
+
+def tried(script: str, peers: Mapping[str, list[str]], tokens: int, steps: int) -> dict[str, float]:
+    """Tokens a second of every setting of the peer, a few steps each."""
+    few = max(4, steps // 3)
+    return {name: tokens / median_second(script, arguments, few) for name, arguments in peers.items()}
+
+
+def turns(script: str, sides: Mapping[str, list[str]], tokens: int, rounds: int, steps: int) -> Found:
+    """Matrix rates and tokens a second of all sides in turn, `rounds` times."""
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    rates: dict[str, list[float]] = {"bf16": [], "fp32": []}
+    for number in range(rounds):
+        for precision, measured in rates.items():
+            measured.append(2 * 2048**3 / median_second(script, ["rate", precision], 1))
+        for name, arguments in sides.items():
+            speeds[name].append(tokens / median_second(script, arguments, steps))
+            print(f"round {number + 1}  {name:36} {speeds[name][-1]:7.0f} tokens/s", flush=True)
+    return {"machine": machine(), "matrix_rate": rates, "tokens_per_second": speeds}
+
+
+def peer_arguments(folder: str, windows: int, steps: int, precision: str) -> Any:
+    """The settings of Hugging Face's Trainer for pre-training on the CPU, as ours are."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        folder, per_device_train_batch_size=windows, max_steps=steps, bf16=precision == "bf16", use_cpu=True,
+        max_grad_norm=1.0, learning_rate=2.5e-4, weight_decay=0.01, save_strategy="no", logging_steps=500,
+        report_to=[], disable_tqdm=True,
+    )  # fmt: skip
 
 
 def step_marks() -> tuple[list[float], Any]:

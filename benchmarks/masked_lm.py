@@ -82,7 +82,7 @@ def gradus(precision: str, steps: int) -> list[float]:
 def peer(precision: str, attention: str, steps: int) -> list[float]:
     """Seconds of each timed step of Hugging Face's Trainer."""
     import torch
-    from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
+    from transformers import BertConfig, BertForMaskedLM, Trainer
 
     marks, watch = common.step_marks()
     config = BertConfig(
@@ -105,18 +105,9 @@ def peer(precision: str, attention: str, steps: int) -> list[float]:
         for window in torch.randint(4, VOCABULARY, (WINDOWS * (steps + WARM_UP), CONTEXT))
     ]
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder, per_device_train_batch_size=WINDOWS, max_steps=steps + WARM_UP, bf16=precision == "bf16",
-            use_cpu=True, max_grad_norm=1.0, learning_rate=2.5e-4, weight_decay=0.01, save_strategy="no",
-            logging_steps=500, report_to=[], disable_tqdm=True,
-        )  # fmt: skip
+        arguments = common.peer_arguments(folder, WINDOWS, steps + WARM_UP, precision)
         Trainer(model, arguments, train_dataset=rows, data_collator=masked, callbacks=[watch]).train()
     return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
-
-
-def side(arguments: list[str], steps: int) -> float:
-    """The median second of one side, run in a new process."""
-    return statistics.median(common.side(__file__, arguments, steps))
 
 
 def run_side(arguments: list[str], steps: int) -> list[float]:
@@ -128,21 +119,12 @@ def run_side(arguments: list[str], steps: int) -> list[float]:
 
 def compare(rounds: int, steps: int) -> dict[str, Any]:
     """All sides in turn, `rounds` times."""
-    tried = {name: TOKENS / side(arguments, max(4, steps // 3)) for name, arguments in PEERS.items()}
+    tried = common.tried(__file__, PEERS, TOKENS, steps)
     best = max(tried, key=lambda name: tried[name])
-    sides = {**OURS, best: PEERS[best]}
-    if best != (exact := max((n for n in tried if "fp32" in n), key=lambda name: tried[name])):
-        sides[exact] = PEERS[exact]
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
-    rates: dict[str, list[float]] = {"bf16": [], "fp32": []}
-    for number in range(rounds):
-        for precision, measured in rates.items():
-            measured.append(2 * 2048**3 / side(["rate", precision], 1))
-        for name, arguments in sides.items():
-            speeds[name].append(TOKENS / side(arguments, steps))
-            print(f"round {number + 1}  {name:36} {speeds[name][-1]:7.0f} tokens/s", flush=True)
-    return {"machine": common.machine(), "peer_settings_tried": tried, "peer": best,
-            "matrix_rate": rates, "tokens_per_second": speeds}  # fmt: skip
+    exact = max((name for name in tried if "fp32" in name), key=lambda name: tried[name])
+    sides = {**OURS, best: PEERS[best], exact: PEERS[exact]}
+    found = common.turns(__file__, sides, TOKENS, rounds, steps)
+    return {**found, "peer_settings_tried": tried, "peer": best}
 
 
 def table(found: dict[str, Any]) -> list[str]:
