@@ -14,6 +14,7 @@ from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.families import bart, bert, gpt1, gpt2, llama, roberta, t5
 from gradus.families.heads import Shapes, Task
+from gradus.families.settings import Settings
 from gradus.families.table import Table
 
 
@@ -22,6 +23,7 @@ class Family(Protocol):
 
     MODEL_TYPE: str
     """`model_type` of its `config.json`."""
+    SETTINGS: Settings
     PRESETS: dict[str, dict[str, Any]]
     TABLE: Table
 
@@ -60,7 +62,9 @@ FAMILIES: dict[str, Family] = {
 
 def fitted(config: ModelConfig, pad: int | None) -> ModelConfig:
     """A new model for a tokenizer whose padding has the id `pad`: what the family makes depend on it."""
-    return roberta.fitted(config, pad) if config.family == "roberta" else config
+    if pad is None or not FAMILIES[config.family].SETTINGS.positions_follow_padding:
+        return config
+    return config.model_copy(update={"position_offset": pad + 1})
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -75,6 +75,7 @@ TABLE = Table(
 
 SETTINGS = Settings(
     title="RoBERTa",
+    positions_follow_padding=True,
     fields=FIELDS | {"vocab_size": ("vocab_size", 50265)},
     fixed=BODY | {"family": "roberta", "dense_head": True},
     # Their layer before the vocabulary knows no other.
@@ -101,12 +102,6 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     if not config.position_offset:
         return "its RoBERTa has a `position_offset` of at least 1: the padding's id + 1"
     return encoder_difference(SETTINGS, config.model_copy(update={"position_offset": 0}), heads)
-
-
-def fitted(config: ModelConfig, pad: int | None) -> ModelConfig:
-    """The same model for a tokenizer whose padding has the id `pad`: their classes count positions from the
-    next number on."""
-    return config if pad is None else config.model_copy(update={"position_offset": pad + 1})
 
 
 def to_config_json(

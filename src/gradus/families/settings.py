@@ -57,6 +57,8 @@ class Settings:
     fixed: Mapping[str, Any]
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     only: Mapping[str, Any] = field(default_factory=dict)
+    positions_follow_padding: bool = False
+    """Whether their classes count positions from the number after the padding's id on."""
 
     def difference(self, config: ModelConfig) -> str | None:
         """Why the family's classes cannot hold this model, an axis at a time; None where they can."""
