@@ -18,6 +18,7 @@ from gradus.data.formats import MultipleChoice, Pair, Similarity, Single
 from gradus.data.frame import Frame
 from gradus.data.readers import Row
 from gradus.data.sources import FramedWindows
+from gradus.families import preset
 from gradus.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 
 CLS, SEP, END = 1, 2, 3
@@ -67,19 +68,21 @@ def test_both_orders_of_a_similarity_and_all_answers() -> None:
     assert answers == ["[他来谁|我]", "[他来谁|他们]", "0000011", "00000111"]
 
 
-@pytest.mark.parametrize("family", ["roberta", "bart"])
-def test_two_delimiters_where_the_family_has_them(family: str) -> None:
-    changes = {"family": family, "segments": 0}
+@pytest.mark.parametrize("name", ["roberta", "bart-base"])
+def test_two_delimiters_where_the_family_has_them(name: str) -> None:
+    changes = {"delimiters": preset(name)["delimiters"], "segments": 0}
     assert encoded(PAIR, changes=changes, first="你好", second="abc") == ["[你好||abc]"]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("delimiters", [1, 2])
 @pytest.mark.parametrize("form", [PAIR, PAIR.model_copy(update={"cut": "half"})])
-def test_what_is_cut_is_text(form: Pair, family: str) -> None:
+def test_what_is_cut_is_text(form: Pair, delimiters: int) -> None:
     for context in (8, 9, 16):
-        line = encoded(form, context, {"family": family}, first="abcdefgh", second="一二三四五六七八")[0]
+        line = encoded(
+            form, context, {"delimiters": delimiters}, first="abcdefgh", second="一二三四五六七八"
+        )[0]
         assert len(line) <= context and line[0] == "[" and line[-1] == "]"
-        assert line.count("|") == (2 if family == "roberta" else 1)
+        assert line.count("|") == delimiters
 
 
 def test_decoders_read_what_they_read_before() -> None:
@@ -96,7 +99,7 @@ def test_templates_say_the_same_to_other_tools() -> None:
     assert Frame.of(config()).template(True) == (
         ["start", "$A", "end"], ["start", "$A", "delimiter", "$B:1", "end:1"],
     )  # fmt: skip
-    assert Frame.of(config(family="roberta", segments=0)).template(True)[1] == [
+    assert Frame.of(config(delimiters=2, segments=0)).template(True)[1] == [
         "start", "$A", "delimiter", "delimiter", "$B", "end",
     ]  # fmt: skip
     assert Frame.of(ModelConfig()).template(True)[1] == ["start", "$A", "delimiter", "$B", "extract"]

@@ -216,7 +216,7 @@ def test_label_smoothing_is_the_plain_formula() -> None:
 
 
 def test_bart_begins_as_released() -> None:
-    model = shape("encoder_decoder", family="bart")
+    model = shape("encoder_decoder", source_start=True)
     made = DenoisingConfig().build(Task(model, "toy", vocabulary=WORDS))
     row = made.corrupt(Example(0, (np.arange(20, 40),)), keyed_generator(1))
     start, end = WORDS.role("start"), WORDS.role("end")

@@ -220,7 +220,13 @@ def test_what_is_generated_is_what_exact_match_counts(family: str, tmp_path: Pat
     """The folder's greedy answers, text in and text out, against the targets of dev."""
     shape = {**BOTH["model"], "family": family, "context": 160}
     if family == "bart":
-        shape |= {"position_offset": 2, "embedding_norm": True, "activation": "gelu"}
+        shape |= {
+            "position_offset": 2,
+            "embedding_norm": True,
+            "activation": "gelu",
+            "source_start": True,
+            "delimiters": 2,
+        }
     steps = {"gpt1": "60 steps", "bart": "150 steps"}[family]
     patch = {"model": shape, "stages.finetune.length": steps, "stages.finetune.optimizer.lr": 1e-2,
              "stages.finetune.evaluate": {"every": steps}}  # fmt: skip
@@ -372,7 +378,8 @@ def test_a_context_of_an_objective_alone() -> None:
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_a_class_beside_an_encoder_is_read_from_a_decoder_that_sees_the_row(family: str) -> None:
     """As in Hugging Face: the decoder reads the row one place later, and its last state tells the class."""
-    model = ModelConfig(family=family, arrangement="encoder_decoder", context=32)  # type: ignore[arg-type]
+    changes = {"delimiters": 2, "source_start": True} if family == "bart" else {}
+    model = ModelConfig.model_validate({"arrangement": "encoder_decoder", "context": 32} | changes)
     form = Pair(kind="pair", first="a", second="b", label="label")
     words = Words()
     rows = [Row(0, {"a": "it rains", "b": "水落", "label": "yes"}, "rows", 1)]

@@ -60,6 +60,11 @@ class ModelConfig(Config):
     """From this distance on all share a bucket (Raffel et al. 2020, section 2.1)."""
     segments: int = Field(0, ge=0)
     """Rows of the embedding that says which text a token belongs to; BERT has 2."""
+    delimiters: int = Field(1, ge=1)
+    """Tokens that part two texts which an encoder reads: 2 in RoBERTa and BART, as released."""
+    source_start: bool = False
+    """An encoder beside a decoder reads `start` before its text, and the decoder begins with `end`, `start`
+    (BART); else the encoder reads the bare text and the decoder begins with `start` (T5)."""
     window: int | None = Field(None, ge=1)
     """In every second layer a token sees only so many, itself included: the locally banded layers of GPT-3
     (Brown et al. 2020, 2.1)."""
@@ -174,13 +179,13 @@ class ModelConfig(Config):
     def encoder_roles(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The roles of the tokens before and after a text that an encoder beside a decoder reads: none and
         `end` in T5 (its released code appends EOS), `start` and `end` in BART."""
-        return (("start",) if self.family == "bart" else ()), ("end",)
+        return (("start",) if self.source_start else ()), ("end",)
 
     @property
     def decoder_roles(self) -> tuple[str, ...]:
         """The roles of the tokens that a decoder beside an encoder begins with: `start`, which in BART `end`
         precedes (its released code's `prev_output_tokens`)."""
-        return ("end", "start") if self.family == "bart" else ("start",)
+        return ("end", "start") if self.source_start else ("start",)
 
     @property
     def attention_weights(self) -> int:

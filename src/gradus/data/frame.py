@@ -14,10 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradus.core.model import FamilyName, ModelConfig
+from gradus.core.model import ModelConfig
 
-TWO_DELIMITERS: tuple[FamilyName, ...] = ("roberta", "bart")
-"""Families that put two between texts, as released: `<s> A </s></s> B </s>`."""
 Roles = Mapping[str, np.ndarray]
 """The token of a role, [1], by the role's name."""
 
@@ -39,7 +37,7 @@ class Frame:
         """What models of this arrangement and family read."""
         if model.arrangement == "decoder":
             return cls()
-        between = ("delimiter",) * (2 if model.family in TWO_DELIMITERS else 1)
+        between = ("delimiter",) * model.delimiters
         if model.arrangement == "encoder":
             return cls(("start",), between, "end", model.segments >= 2)
         before, after = model.encoder_roles

@@ -26,6 +26,8 @@ ARRANGED: dict[str, Any] = {
     "embedding_norm": True,
     "activation": "gelu",
     "dense_head": True,
+    "delimiters": 2,
+    "source_start": True,
 }
 # The released models say 0.1 of all three dropouts; the paper of none.
 TRAINED = ARRANGED | {"feed_forward_dropout": 0.1}

@@ -38,6 +38,7 @@ ARRANGED = BODY | {
     "segments": 1,
     "position_offset": 2,
     "dense_head": True,
+    "delimiters": 2,
     "output_transform": True,
     "output_bias": True,
 }
@@ -77,7 +78,7 @@ SETTINGS = Settings(
     title="RoBERTa",
     positions_follow_padding=True,
     fields=FIELDS | {"vocab_size": ("vocab_size", 50265)},
-    fixed=BODY | {"family": "roberta", "dense_head": True},
+    fixed=BODY | {"family": "roberta", "dense_head": True, "delimiters": 2},
     # Their layer before the vocabulary knows no other.
     words={"activation": {"gelu": "gelu", "gelu_python": "gelu"}},
     only=ONLY,
