@@ -50,21 +50,21 @@ def masks_within(
     sequence all of it sees, `window` how many tokens a query sees at most, itself among them; `bias`
     [H, T, T] is by place.
     """
-    made: list[Mask] = []
-    for (_, time), members, real in zip(layout.groups, layout.members, layout.seen()):
-        place = torch.arange(time, device=device)
-        hidden, ahead = None, causal
-        if prefix is not None:
-            shared = np.zeros(layout.groups[len(made)][0], dtype=np.int64)
-            shared[: len(members)] = prefix[members]
-            beyond = place >= torch.from_numpy(shared).to(device)[:, None]
-            hidden, ahead = (beyond[:, None, :] & (place[None, :] > place[:, None]))[:, None], False
-        elif causal and window is not None and window < time:
-            hidden = (place[None, :] <= place[:, None] - window)[None, None]
-        elif not causal:
-            hidden = beyond_rows(real, time, device)
-        made.append(Mask(ahead, hidden, None if bias is None else bias[:, :time, :time], scale))
-    return tuple(made)
+    hidden: list[Tensor | None]
+    if prefix is not None:
+        hidden = [
+            beyond_prefix(prefix[members], *group, device)
+            for group, members in zip(layout.groups, layout.members)
+        ]
+    elif not causal:
+        hidden = [beyond_rows(real, time, device) for (_, time), real in zip(layout.groups, layout.seen())]
+    else:
+        hidden = [beyond_window(window, time, device) for _, time in layout.groups]
+    ahead = causal and prefix is None
+    return tuple(
+        Mask(ahead, one, None if bias is None else bias[:, :time, :time], scale)
+        for (_, time), one in zip(layout.groups, hidden)
+    )
 
 
 def masks_across(
@@ -82,6 +82,22 @@ def beyond_rows(real: np.ndarray | None, time: int, device: torch.device | str) 
     if real is None:
         return None
     return (torch.arange(time, device=device) >= torch.from_numpy(real).to(device)[:, None])[:, None, None]
+
+
+def beyond_window(window: int | None, time: int, device: torch.device | str) -> Tensor | None:
+    """[1, 1, T, T]: whether a key stands too far behind a query; None where none does."""
+    if window is None or window >= time:
+        return None
+    place = torch.arange(time, device=device)
+    return (place[None, :] <= place[:, None] - window)[None, None]
+
+
+def beyond_prefix(prefix: np.ndarray, rows: int, time: int, device: torch.device | str) -> Tensor:
+    """[S, 1, T, T]: whether a key stands behind both the query and the `prefix` of its row, 0 for rows that
+    hold no sequence."""
+    place = torch.arange(time, device=device)
+    shared = torch.from_numpy(np.pad(prefix, (0, rows - len(prefix)))).to(device)
+    return ((place >= shared[:, None])[:, None, :] & (place[None, :] > place[:, None]))[:, None]
 
 
 def turned(states: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
