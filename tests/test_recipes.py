@@ -22,7 +22,9 @@ ROOT = os.environ.get("GRADUS_DATA")
 
 
 def is_builtin(file: RecipeFile) -> bool:
-    choices = [getattr(stage.data, split) for stage in file.recipe.stages.values() for split in SPLITS]
+    data = [stage.data for stage in file.recipe.stages.values()]
+    parts = [part for one in data for part in getattr(one, "parts", {"": one}).values()]
+    choices = [getattr(part, split) for part in parts for split in SPLITS]
     return all(str(choice).startswith(BUILTIN) for choice in choices if choice is not None)
 
 

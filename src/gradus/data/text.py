@@ -70,6 +70,11 @@ class TextData(Config):
     limit: Annotated[int, Field(ge=1)] | None = None
     """Train on the first so many documents only (after dev and test were held out)."""
 
+    @property
+    def parts(self) -> dict[str, TextData]:
+        """The texts it is made of: itself, without a name."""
+        return {"": self}
+
     @model_validator(mode="after")
     def _shares(self) -> TextData:
         if any(choice.by for choice in held_out(self).values()):

@@ -45,6 +45,10 @@ class Scores:
     counts: np.ndarray
     labels: np.ndarray
 
+    def rows_between(self, start: int, stop: int) -> Scores:
+        """Of the rows with these places alone."""
+        return Scores(*(part[start:stop] for part in (self.rows, self.values, self.counts, self.labels)))
+
     @property
     def probabilities(self) -> np.ndarray:
         """Softmax of the logits [R, K], float64."""
@@ -112,6 +116,12 @@ def summarise_all(
         told = ("loss", "accuracy") if objective.labels else ("loss",)
         metrics |= named if objective is main else {f"{objective.name}.{key}": named[key] for key in told}
     return metrics
+
+
+def summarise_part(main: Objective, scores: Scores, name: str, size: int | None) -> dict[str, float]:
+    """NAME.loss of one text of a mixture, and NAME.bits_per_byte where every token is predicted once."""
+    named = summarise(main, scores, (), size)
+    return {f"{name}.{key}": named[key] for key in ("loss", "bits_per_byte") if key in named}
 
 
 def _batches(examples: Iterator[Example], budget: int) -> Iterator[list[Example]]:

@@ -101,9 +101,9 @@ class MaskedLM(TokenObjective):
         return Known.of(self._task.tokens)
 
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
-        if self.config.draw == "static":
-            random = keyed_generator(self.name, "static", example.row)
         tokens = np.concatenate(example.sequences)
+        if self.config.draw == "static":
+            random = keyed_generator(self.name, "static", tokens.tobytes().hex())
         index, group = self._chosen(example, tokens, random)
         hidden = tokens.copy()
         hidden[index] = self._shown(tokens[index], group, random)

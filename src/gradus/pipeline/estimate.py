@@ -56,7 +56,7 @@ def disk_bytes(prepared: Prepared) -> int:
     """What a stage writes at most: checkpoints of weights and two moments, the model folder, token shards."""
     parameters = _parameters(prepared)
     disk = 12 * parameters * (prepared.node.stage.save.keep + 1) + 8 * parameters
-    return disk + sum(part.store.total * 2 for part in prepared.splits.values() if part.store)
+    return disk + sum(store.total * 2 for part in prepared.splits.values() for store in part.stores)
 
 
 def _parameters(prepared: Prepared) -> int:
@@ -127,7 +127,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     )
     rows_held = (
         0
-        if prepared.splits["train"].store
+        if prepared.splits["train"].stores
         else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
     )
     memory = (

@@ -19,7 +19,6 @@ import torch
 
 from gradus.core.storage import digest_json, new_folder, write_file, write_json
 from gradus.data.rows import RowsData
-from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
@@ -95,8 +94,8 @@ def card(prepared: Prepared) -> dict[str, Any]:
         "labels": list(prepared.labels.names) if prepared.labels else None,
         "range": prepared.range,
     }
-    if isinstance(data, TextData):
-        text = data.plain()
+    if not isinstance(data, RowsData):
+        text = next(iter(data.parts.values())).plain()
         return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
                     "natural": natural_reader(data)}  # fmt: skip
@@ -131,7 +130,7 @@ def _floors(prepared: Prepared) -> dict[str, Any]:
     if prepared.answers is not None or prepared.node.stage.told_answers:
         return row_floors(prepared)
     train = prepared.splits["train"]
-    if train.store is None or not prepared.node.stage.every_token:
+    if not train.stores or not prepared.node.stage.every_token:
         return {}
     size = prepared.tokenizer.size
     counts = _token_counts(train, size)
@@ -140,19 +139,19 @@ def _floors(prepared: Prepared) -> dict[str, Any]:
 
 
 def _predicted_counts(split: Split, size: int) -> np.ndarray:
-    """Of the tokens that a model predicts, which is all but the first."""
-    assert split.store is not None
+    """Of the tokens that a model predicts, which is all but the first of each text."""
     counts = _token_counts(split, size)
-    counts[int(split.store.read(0, 1)[0])] -= 1
+    for store in split.stores:
+        counts[int(store.read(0, 1)[0])] -= 1
     return counts
 
 
 def _token_counts(split: Split, size: int) -> np.ndarray:
-    assert split.store is not None
     counts = np.zeros(size, dtype=np.int64)
-    for start in range(0, split.store.total, 1 << 22):
-        tokens = split.store.read(start, min(start + (1 << 22), split.store.total))
-        counts += np.bincount(tokens, minlength=size)
+    for store in split.stores:
+        for start in range(0, store.total, 1 << 22):
+            tokens = store.read(start, min(start + (1 << 22), store.total))
+            counts += np.bincount(tokens, minlength=size)
     return counts
 
 
@@ -160,7 +159,7 @@ def _samples(prepared: Prepared, learner: Learner) -> list[dict[str, str]]:
     """What a language model goes on to say; keyed, so the same weights say the same."""
     if not any(isinstance(objective, CausalLMConfig) for objective in prepared.node.stage.objectives):
         return []
-    if not isinstance(prepared.node.stage.data, TextData):
+    if prepared.node.stage.reads != "text":
         return []
     tokenizer = prepared.tokenizer
     learner.eval()
@@ -177,12 +176,10 @@ def _samples(prepared: Prepared, learner: Learner) -> list[dict[str, str]]:
 
 def _prompts(prepared: Prepared) -> list[str]:
     """The first words of a few places in dev (or train), evenly apart."""
-    split = prepared.splits.get("dev", prepared.splits["train"])
-    assert split.store is not None
-    places = [split.store.total * number // SAMPLES for number in range(SAMPLES)]
+    store = prepared.splits.get("dev", prepared.splits["train"]).stores[0]
+    places = [store.total * number // SAMPLES for number in range(SAMPLES)]
     texts = [
-        prepared.tokenizer.decode(split.store.read(at, min(at + 64, split.store.total)).tolist(), True)
-        for at in places
+        prepared.tokenizer.decode(store.read(at, min(at + 64, store.total)).tolist(), True) for at in places
     ]
     return [prompt for prompt in (_opening(text) for text in texts) if prompt]
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from gradus.core.errors import UserError, counted
 from gradus.core.storage import digest_json, lock, read_json, write_json
 from gradus.data.leakage import FEWEST_WORDS, Key, row_keys, shared_rows
+from gradus.data.mixture import Mixture
 from gradus.data.readers import Row
 from gradus.data.rows import RowsData
 from gradus.data.runs import FEWEST_WORDS as SHORTEST_RUN
@@ -120,14 +121,24 @@ def _ancestors(node: Node) -> Iterator[Node]:
 
 def _tasks(node: Node, material: Material) -> list[list[Source]]:
     """The splits of the stage, then those of each of its zero-shot tasks."""
+    named: list[tuple[str, str, TextData | RowsData | Mixture]]
     named = [(node.name, f"stages.{node.name}.data", node.stage.data)]
     for probe, config in node.stage.zero_shot.items():
         named.append((f"{node.name}.{probe}", f"stages.{node.name}.zero_shot.{probe}.data", config.data))
     return [
-        [Source(_content(data, split, material), name, key, data, split)
-         for split in SPLITS if split in material.digests(data)]
+        [Source(_content(part, split, material), *place, part, split)
+         for place, part in _parts(name, key, data) for split in SPLITS if split in material.digests(part)]
         for name, key, data in named
     ]  # fmt: skip
+
+
+def _parts(
+    name: str, key: str, data: TextData | RowsData | Mixture
+) -> list[tuple[tuple[str, str], TextData | RowsData]]:
+    """(name, dotted path) of the data, of a mixture's every text."""
+    if isinstance(data, Mixture):
+        return [((f"{name}.{part}", f"{key}.mix.{part}"), text) for part, text in data.parts.items()]
+    return [((name, key), data)]
 
 
 def _content(data: TextData | RowsData, split: str, material: Material) -> str:

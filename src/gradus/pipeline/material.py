@@ -6,12 +6,13 @@ share it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from gradus.core.errors import counted
 from gradus.core.storage import digest_json, is_whole, lock, new_folder, sweep
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData, RowSource, row_splits
 from gradus.data.shards import TextDocuments, TokenStore, token_store
 from gradus.data.text import TextData, TextSource, text_splits
@@ -64,8 +65,11 @@ class Material:
             self._rows[key] = row_splits(data, self.root)
         return self._rows[key]
 
-    def digests(self, data: TextData | RowsData) -> dict[str, str]:
-        """The content digest of every split."""
+    def digests(self, data: TextData | RowsData | Mixture) -> dict[str, str]:
+        """The content digest of every split; of a mixture every text's, as TEXT.SPLIT."""
+        if isinstance(data, Mixture):
+            return {f"{part}.{split}": digest for part, text in data.parts.items()
+                    for split, digest in self.digests(text).items()}  # fmt: skip
         splits = self.texts(data) if isinstance(data, TextData) else self.rows(data)
         return {name: source.digest for name, source in splits.items()}
 
@@ -112,10 +116,10 @@ class Material:
         named = getattr(recipe.tokenizer, "train", None)
         stages = [recipe.stages[name] for name in recipe.order()]
         if named is not None:
-            return _of_text(self.texts(TextData(kind="text", train=named))["train"])
+            return _of_texts([self.texts(TextData(kind="text", train=named))["train"]])
         for stage in stages:
-            if isinstance(stage.data, TextData):
-                return _of_text(self.texts(stage.data)["train"])
+            if not isinstance(stage.data, RowsData):
+                return _of_texts([self.texts(text)["train"] for text in stage.data.parts.values()])
         data = stages[0].data
         assert isinstance(data, RowsData)
         return _of_rows(self.rows(data)["train"], data)
@@ -140,8 +144,9 @@ class Corpus:
         return iter(self._documents)
 
 
-def _of_text(source: TextSource) -> Corpus:
-    return Corpus(source.digest, (document.text for document in source.documents()))
+def _of_texts(sources: Sequence[TextSource]) -> Corpus:
+    digest = sources[0].digest if len(sources) == 1 else digest_json([source.digest for source in sources])
+    return Corpus(digest, (document.text for source in sources for document in source.documents()))
 
 
 def _of_rows(source: RowSource, data: RowsData) -> Corpus:

@@ -41,7 +41,7 @@ _ELSEWHERE = {
 def told(error: ValidationError, path: Path | None, lines: Lines) -> UserError:
     """The first thing that is wrong; a misspelt key before the key that is missing for it."""
     first = _first(error.errors(include_url=False))
-    location = tuple(part for part in first["loc"] if not str(part).startswith("function-"))
+    location = tuple(part for part in first["loc"] if not str(part).startswith(("function-", "literal[")))
     if first["type"] == "wrong" and first["ctx"]["key"]:
         location += key_of(first["ctx"]["key"])
     written = _written(location, lines, first["type"] in ("missing", "extra_forbidden", "wrong"))
@@ -55,6 +55,8 @@ def _first(errors: list[Any]) -> Any:
     parent = errors[0]["loc"][:-1]
     near = [one for one in errors if one["loc"][: len(parent)] == parent]
     unknown = [one for one in near if one["type"] == "extra_forbidden"]
+    if str(errors[0]["loc"][-1:]).startswith('("literal['):  # a mapping, say, is not told that it is no word
+        return max(near, key=lambda one: len(one["loc"]))
     return unknown[0] if unknown else errors[0]
 
 

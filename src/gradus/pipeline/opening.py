@@ -21,6 +21,7 @@ from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import Format, TextToText
 from gradus.data.frame import Frame
+from gradus.data.mixture import Mixture
 from gradus.data.paths import HUB, Encoding
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.rows import STANDARD_INPUT, RowsData
@@ -76,12 +77,13 @@ class Reading(Config):
         return cls.model_validate({key: card[key] for key in cls.model_fields if card.get(key) is not None})
 
     @classmethod
-    def of_stage(cls, data: TextData | RowsData) -> Reading:
-        """What a recipe's stage says."""
+    def of_stage(cls, data: TextData | RowsData | Mixture) -> Reading:
+        """What a recipe's stage says, of a mixture the first text."""
         if isinstance(data, RowsData):
             keys = data.reader_options()
             return cls(format=data.format, long=data.long, reader=keys, natural=natural_reader(data))
-        return cls.model_validate({key: getattr(data, key) for key in TEXT_KEYS})
+        first = next(iter(data.parts.values()))
+        return cls.model_validate({key: getattr(first, key) for key in TEXT_KEYS})
 
     def options(self, name: str, reader: str | None, encoding: str | None = None) -> ReaderOptions:
         """The keys to read the rows called `name`: the stage's, with `reader` or a suffix of JSON or Parquet

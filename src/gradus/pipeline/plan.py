@@ -11,7 +11,6 @@ from typing import Any
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.storage import MANIFEST, digest_file, digest_json, read_json
-from gradus.data.text import TextData
 from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
 from gradus.pipeline.probing import probe_digests
@@ -44,7 +43,7 @@ class Node:
 
     @cached_property
     def kind(self) -> str:
-        return self.stage.data.kind
+        return self.stage.reads
 
 
 @dataclass
@@ -142,7 +141,7 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         task["data"].pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data)}  # fmt: skip
-    if isinstance(stage.data, TextData):
+    if stage.reads == "text":
         made_of["prompts"] = recipe.prompts
     if stage.zero_shot:
         made_of["zero_shot"] = probe_digests(name, stage, material)

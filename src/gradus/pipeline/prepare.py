@@ -4,7 +4,7 @@ drawn."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,8 @@ from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps
 from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers
-from gradus.data.readers import Row, Skipped
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData, RowSource
-from gradus.data.shards import TokenStore
 from gradus.data.sources import Rows, Source
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
@@ -31,22 +30,10 @@ from gradus.objectives import Objective, Task, main_place, serving, window_of
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
+from gradus.pipeline.splits import Split, mixed_splits
 from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
 from gradus.training.transfer import FirstLayers
-
-
-@dataclass
-class Split:
-    """One split of a stage's data."""
-
-    source: Source
-    rows: Sequence[Row] = ()
-    store: TokenStore | None = None
-    counts: dict[str, Any] = field(default_factory=dict)
-    """What was read, cut and skipped, for check and report."""
-    skipped: Sequence[Skipped] = ()
-    """Bad rows that the recipe allowed to leave out."""
 
 
 @dataclass
@@ -190,10 +177,8 @@ def prepare(node: Node, material: Material) -> Prepared:
     _check_transfer(node, model)
     _check_serves(node, model)
     answers = None
-    if isinstance(data, TextData):
-        least = max(one.least for one in node.stage.objectives)
-        splits = {name: _text_split(source, node, tokenizer, model, least, material)
-                  for name, source in material.texts(data).items()}  # fmt: skip
+    if not isinstance(data, RowsData):
+        splits = _text_splits(node, data, tokenizer, model, material)
     else:
         answers = _answers(node, data, material)
         encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
@@ -290,19 +275,28 @@ def _window(node: Node, model: ModelConfig) -> int:
         raise
 
 
-def _text_split(
-    source: TextSource, node: Node, tokenizer: Tokenizer, model: ModelConfig, least: int, material: Material
-) -> Split:
-    data = node.stage.data
-    assert isinstance(data, TextData)
-    windows, store, counts = text_windows(
-        source, data, tokenizer, model, _window(node, model),
-        lambda text: material.store(text, tokenizer), material.cache, least,
-    )  # fmt: skip
-    if windows.longest < least:
-        problem = f"the longest window of the text has {counted(windows.longest, 'token')}"
-        raise UserError(problem, field="data.train", hint=f"the objective needs {least}")
-    return Split(windows, store=store, counts=counts)
+def _text_splits(
+    node: Node, data: TextData | Mixture, tokenizer: Tokenizer, model: ModelConfig, material: Material
+) -> dict[str, Split]:
+    window, least = _window(node, model), max(one.least for one in node.stage.objectives)
+
+    def split_of(text: TextData, source: TextSource, name: str) -> Split:
+        windows, store, counts = text_windows(
+            source, text, tokenizer, model, window,
+            lambda text: material.store(text, tokenizer), material.cache, least,
+        )  # fmt: skip
+        if windows.longest < least:
+            problem = f"the longest window of the text has {counted(windows.longest, 'token')}"
+            raise UserError(problem, field=f"data.{name}train", hint=f"the objective needs {least}")
+        return Split(windows, store=store, counts=counts)
+
+    if isinstance(data, TextData):
+        return {name: split_of(data, source, "") for name, source in material.texts(data).items()}
+    made = {
+        part: {name: split_of(text, source, f"mix.{part}.") for name, source in material.texts(text).items()}
+        for part, text in data.parts.items()
+    }
+    return mixed_splits(made, data, node.seed)
 
 
 def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:

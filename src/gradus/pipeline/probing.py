@@ -22,7 +22,6 @@ from gradus.data.labels import Labels, field_text, label_text
 from gradus.data.readers import Row
 from gradus.data.split import TRAIN
 from gradus.data.templates import filled, names_in
-from gradus.data.text import TextData
 from gradus.distributed.world import World
 from gradus.evaluation.prompts import SEPARATOR, Asker, Question
 from gradus.evaluation.zero_shot import (
@@ -61,7 +60,7 @@ def make_probes(
     The text stands where the model expects one to begin: after `end` where it learns running text, whose
     documents end so, after `start` where it learns rows.
     """
-    opening = tokenizer.role("end" if isinstance(stage.data, TextData) else "start")
+    opening = tokenizer.role("end" if stage.reads == "text" else "start")
     asker = Asker(tokenizer, context, opening)
     found = []
     for probe, config in stage.zero_shot.items():

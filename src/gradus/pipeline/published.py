@@ -24,7 +24,7 @@ def published(preset: object, stage: dict[str, Any]) -> dict[str, Any]:
         hint = nearest(str(preset), get_args(StagePreset))
         raise wrong("preset", "there is no such preset of a stage", preset, hint)
     kind, form = _of(stage.get("data"), "kind"), _of(_of(stage.get("data"), "format"), "kind")
-    if kind == "text":
+    if kind in ("text", "mix"):
         return gpt1_pre_training()
     if form == "similarity" and stage.get("objectives") is None:
         problem = "the preset cannot know whether the labels are classes or numbers"

@@ -14,6 +14,7 @@ from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveIn
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import TextToText
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.distributed.precision import Precision
@@ -128,7 +129,7 @@ class Stage(Config):
 
     start: str | FromFolder = Field(SCRATCH, alias="from")
     """`scratch`, the name of an earlier stage, or `{folder: DIR}`."""
-    data: Annotated[TextData | RowsData, Field(discriminator="kind")]
+    data: Annotated[TextData | RowsData | Mixture, Field(discriminator="kind")]
     objectives: list[ObjectiveConfig] = Field(min_length=1)
     model: StageModel = StageModel()
     optimizer: OptimizerConfig = None  # type: ignore[assignment]
@@ -164,6 +165,8 @@ class Stage(Config):
         if not isinstance(fields, dict):
             return fields
         data = fields.get("data")
+        if isinstance(data, dict) and "mix" in data:
+            fields = {**fields, "data": {"kind": "mix", **data}}
         rows = isinstance(data, dict) and data.get("kind") == "rows"
         defaults = {
             "optimizer": AdamW(lr=6.25e-5 if rows else 2.5e-4),
@@ -223,7 +226,7 @@ class Stage(Config):
         if len(corrupting) > 1:
             problem = f"{' and '.join(corrupting)} cannot change the same text"
             raise wrong("objectives", problem, None, "each in a stage of its own")
-        require_windows(self.objectives, self.data.windows if isinstance(self.data, TextData) else None)
+        require_windows(self.objectives, None if isinstance(self.data, RowsData) else self.data.windows)
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -232,8 +235,8 @@ class Stage(Config):
             if tasks:
                 problem = f"the objective {tasks[0]} needs data of kind rows, with labels"
                 raise wrong("objectives", problem)
-        if stranger := next((one.kind for one in self.objectives if self.data.kind not in one.reads), None):
-            other = "rows" if self.data.kind == "text" else "text"
+        if stranger := next((one.kind for one in self.objectives if self.reads not in one.reads), None):
+            other = "rows" if self.reads == "text" else "text"
             raise wrong("objectives", f"the objective {stranger} needs data of kind {other}")
         if not isinstance(self.data, RowsData):
             return
@@ -266,16 +269,18 @@ class Stage(Config):
                 raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
         speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.objectives)
         if self.zero_shot and not speaks:
-            problem, hint = (
-                "a stage that does not learn to predict text cannot be asked",
-                "add {kind: causal_lm}",
-            )
-            raise wrong("zero_shot", problem, None, hint)
+            problem = "a stage that does not learn to predict text cannot be asked"
+            raise wrong("zero_shot", problem, None, "add {kind: causal_lm}")
 
     @property
     def parent(self) -> str | None:
         """The name of the stage it starts from."""
         return self.start if isinstance(self.start, str) and self.start != SCRATCH else None
+
+    @property
+    def reads(self) -> Literal["text", "rows"]:
+        """What its examples are made of."""
+        return "rows" if isinstance(self.data, RowsData) else "text"
 
     @property
     def measure(self) -> Measure:
@@ -294,7 +299,7 @@ class Stage(Config):
     @property
     def every_token(self) -> bool:
         """Whether the objective it is judged by predicts every token of a text once."""
-        return self.data.kind == "text" and self.objectives[main_place(self.objectives)].every_token
+        return self.reads == "text" and self.objectives[main_place(self.objectives)].every_token
 
     @property
     def told_answers(self) -> dict[str, str] | None:

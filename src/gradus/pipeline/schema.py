@@ -38,10 +38,9 @@ def schema() -> dict[str, Any]:
     rows["fields"]["additionalProperties"] = {"anyOf": [{"type": "string"}, picked]}
     rows["map"]["additionalProperties"]["additionalProperties"] = _SCALAR
     rows["drop"]["additionalProperties"] = {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}]}
-    for part in parts.values():
-        if "kind" in part.get(
-            "properties", {}
-        ):  # a union is told apart by it, so it never goes without saying
+    for name, part in parts.items():
+        # A union is told apart by it, so it never goes without saying; a mixture is known by `mix`.
+        if "kind" in part.get("properties", {}) and name != "Mixture":
             part["required"] = sorted({*part.get("required", []), "kind"})
     stage = parts["Stage"]
     filled = {"objectives", "length"}  # by a preset

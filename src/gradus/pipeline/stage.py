@@ -22,7 +22,7 @@ from gradus.data.feed import Feed
 from gradus.data.sources import Source
 from gradus.distributed.precision import DTYPES, resolve
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import Scores, score, summarise_all
+from gradus.evaluation.evaluator import Scores, score, summarise_all, summarise_part
 from gradus.evaluation.metrics import larger_is_better
 from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
@@ -257,6 +257,10 @@ class StageRun:
         names = prepared.labels.names if prepared.labels else ()
         main = prepared.objectives[prepared.main]
         metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
+        start = 0
+        for name, text in part.parts.items():
+            own = scores[prepared.main].rows_between(start, start := start + len(text.source))
+            metrics |= summarise_part(main, own, name, text.counts["bytes"])
         if self.node.stage.says_answers:
             metrics |= answer_metrics(prepared.encoder, part.rows, learner, self.world, self.budget)
         self.seconds["evaluate"] += time.perf_counter() - began

@@ -1,0 +1,53 @@
+"""What was made of one split of a stage's data: its examples, where they come from, and what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradus.data.mixture import Joined, Mixed, Mixture
+from gradus.data.readers import Row, Skipped
+from gradus.data.shards import TokenStore
+from gradus.data.sources import Source
+
+
+@dataclass
+class Split:
+    """One split of a stage's data."""
+
+    source: Source
+    rows: Sequence[Row] = ()
+    store: TokenStore | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+    """What was read, cut and skipped, for check and report."""
+    skipped: Sequence[Skipped] = ()
+    """Bad rows that the recipe allowed to leave out."""
+    parts: Mapping[str, Split] = field(default_factory=dict)
+    """Of a mixture the texts by name; empty for a single one."""
+
+    @property
+    def stores(self) -> list[TokenStore]:
+        """The tokens of its texts; none of rows."""
+        return [split.store for split in (self.parts or {"": self}).values() if split.store is not None]
+
+
+def mixed_splits(parts: Mapping[str, Mapping[str, Split]], data: Mixture, seed: int) -> dict[str, Split]:
+    """The splits of a mixture, given those of each text: train is drawn as `data` says, the others are
+    whole."""
+    found: dict[str, Split] = {}
+    for split in dict.fromkeys(split for of_text in parts.values() for split in of_text):
+        own = {name: of_text[split] for name, of_text in parts.items() if split in of_text}
+        counts = _added([part.counts for part in own.values()])
+        source: Source = Joined([part.source for part in own.values()])
+        if split == "train":
+            sizes = {name: len(part.source) for name, part in own.items()}
+            source = Mixed({name: part.source for name, part in own.items()}, data.shares(sizes), seed)
+            counts["drawn"] = dict(zip(own, source.counts.tolist()))
+        found[split] = Split(source, counts=counts, parts=own)
+    return found
+
+
+def _added(counts: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+    keys = dict.fromkeys(key for one in counts for key in one)
+    return {key: sum(one.get(key, 0) for one in counts) for key in keys}
