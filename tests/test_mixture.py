@@ -127,6 +127,12 @@ def test_dev_is_told_by_text_and_in_all(tmp_path):
     assert stage(tmp_path / "runs", "finetune")["results"]["dev"]["accuracy"] >= 0
 
 
+def test_check_says_what_an_epoch_is_made_of(tmp_path):
+    checks = gradus.check(recipe(tmp_path, {"weights": {"english": 1, "chinese": 3}}), runs=tmp_path / "runs")
+    (note,) = [note for note in checks.notes if "an epoch is" in note]
+    assert "english 25%" in note and "chinese 75%" in note
+
+
 def test_other_weights_are_another_training_and_the_same_tokens(tmp_path):
     for by in ("size", {"weights": {"english": 1, "chinese": 9}}):
         gradus.run(recipe(tmp_path, by), runs=tmp_path / "runs")

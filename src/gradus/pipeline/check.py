@@ -28,6 +28,7 @@ from gradus.pipeline.prepare import Prepared, prepare
 from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import read_recipe
 from gradus.pipeline.run import data_root, is_done, require_writable
+from gradus.pipeline.splits import Split
 from gradus.training.checkpoint import require_room
 
 
@@ -140,7 +141,17 @@ def _notes(prepared: Prepared) -> list[str]:
             notes.append(f"{name}: {split} has no row labelled {', '.join(missing)}")
     if prepared.labels is not None:
         notes += [f"{name}: {note}" for note in _odd_labels(prepared)]
+    if (train := prepared.splits["train"]).parts:
+        notes.append(f"{name}: {_mixed(train)}")
     return notes
+
+
+def _mixed(train: Split) -> str:
+    """How much of an epoch comes from each text of a mixture, and how often it reads that text."""
+    drawn, rows = train.counts["drawn"], train.counts["rows"]
+    told = [f"{part} {drawn[part] / rows:.0%} ({drawn[part] / len(split.source):.2f} times all of it)"
+            for part, split in train.parts.items()]  # fmt: skip
+    return f"an epoch is {', '.join(told)}"
 
 
 def _inexpressible(prepared: Prepared) -> str | None:
