@@ -21,7 +21,7 @@ from gradus.core.example import ragged
 from gradus.core.model import ModelConfig
 from gradus.data.builtin import builtin_text
 from gradus.data.feed import Feed
-from gradus.data.sources import Windows
+from gradus.data.sources import HeldTokens, Windows
 from gradus.distributed.world import World
 from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig, Task
@@ -35,17 +35,6 @@ LAYERS, WIDTH, CONTEXT, WINDOWS, STEPS, WARM_UP, RATE = 12, 96, 64, 16, 300, 100
 KINDS, NORMS = ("normal", "residual", "xavier", "fan_in"), ("after", "before")
 
 
-class Text:
-    """Running text in memory."""
-
-    def __init__(self, tokenizer: Tokenizer, texts: list[str]):
-        self.ids = np.concatenate(tokenizer.encode(texts)).astype(np.int64)
-        self.total, self.documents = len(self.ids), np.array([0, len(self.ids)])
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.ids[start:stop]
-
-
 def model(tokenizer: Tokenizer, norm: str, kind: str = "normal") -> ModelConfig:
     return ModelConfig.model_validate(
         {"layers": LAYERS, "width": WIDTH, "heads": 4, "context": CONTEXT, "vocab_size": tokenizer.size,
@@ -53,7 +42,7 @@ def model(tokenizer: Tokenizer, norm: str, kind: str = "normal") -> ModelConfig:
     )  # fmt: skip
 
 
-def scales(text: Text, config: ModelConfig) -> tuple[list[float], list[float]]:
+def scales(text: HeldTokens, config: ModelConfig) -> tuple[list[float], list[float]]:
     """Root mean squares at the start: of the states that leave each layer, and of each layer's gradient."""
     transformer, states = Transformer(config).initialise(1), []
     for block in transformer.blocks:
@@ -66,7 +55,7 @@ def scales(text: Text, config: ModelConfig) -> tuple[list[float], list[float]]:
     return states, [float(gradient) for gradient in gradients]
 
 
-def losses(text: Text, config: ModelConfig, warmup: int) -> list[float]:
+def losses(text: HeldTokens, config: ModelConfig, warmup: int) -> list[float]:
     """The loss of every step, in nats a token; cut where it is no number any more."""
     learner = Learner(Transformer(config), [CausalLMConfig().build(Task(config, "pretrain"))]).initialise(1)
     feed = Feed(Windows(text, CONTEXT), WINDOWS, 1, WINDOWS * STEPS)
@@ -112,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     texts = [passage[0] for passage in builtin_text("python_docs", "train")]
     tokenizer = BytePairTokenizer(vocab_size=2048).build(texts)
-    text = Text(tokenizer, texts)
+    text = HeldTokens(np.concatenate(tokenizer.encode(texts)).astype(np.int64))
     found: dict = {"scales": {}, "losses": {}}
     for norm, kind in product(NORMS, KINDS):
         found["scales"][f"{norm} {kind}"] = scales(text, model(tokenizer, norm, kind))

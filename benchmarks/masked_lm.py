@@ -8,11 +8,16 @@ chosen, dropout 0.1, AdamW, gradients clipped at 1.0. Every side runs in a proce
 turns, and what is told is the median over rounds of 4096 tokens over the median step. The peer is
 BertForMaskedLM under `Trainer` with `DataCollatorForLanguageModeling`, in the fastest of its settings on this
 machine: bf16 or fp32, SDPA or eager attention, tried first; it scores the vocabulary at every position.
+Where UER_PY names a checkout of github.com/dbiir/UER-py, its own trainer takes its turns as well, in fp32,
+the only precision it has.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import statistics
+import sys
 import tempfile
 import time
 from typing import Any
@@ -91,14 +96,9 @@ def peer(precision: str, attention: str, steps: int) -> list[float]:
     )  # fmt: skip
     model = BertForMaskedLM._from_config(config, attn_implementation=attention)
 
-    def masked(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        tokens = torch.stack([row["input_ids"] for row in rows])
-        draw = torch.rand(tokens.shape)
-        chosen = draw < 0.15
-        shown = tokens.masked_fill(draw < 0.12, 2)
-        other = (draw >= 0.12) & (draw < 0.135)
-        shown = torch.where(other, torch.randint(4, VOCABULARY, tokens.shape), shown)
-        return {"input_ids": shown, "labels": tokens.masked_fill(~chosen, -100)}
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        shown, said = masked(torch.stack([row["input_ids"] for row in rows]), -100)
+        return {"input_ids": shown, "labels": said}
 
     rows = [
         {"input_ids": window}
@@ -106,14 +106,68 @@ def peer(precision: str, attention: str, steps: int) -> list[float]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         arguments = common.peer_arguments(folder, WINDOWS, steps + WARM_UP, precision)
-        Trainer(model, arguments, train_dataset=rows, data_collator=masked, callbacks=[watch]).train()
+        Trainer(model, arguments, train_dataset=rows, data_collator=collate, callbacks=[watch]).train()
     return [after - before for before, after in zip(marks[WARM_UP - 1 :], marks[WARM_UP:])]
+
+
+def uer(steps: int) -> list[float]:
+    """Seconds of each timed step of UER-py's trainer (Zhao et al. 2019, UER), its mini BERT with the masked
+    target alone, data in memory."""
+    import torch
+
+    os.chdir(os.environ["UER_PY"])  # it opens files by where it stands
+    sys.path.insert(0, ".")
+    from uer.opts import model_opts, optimization_opts
+    from uer.trainer import MlmTrainer, init_model, init_optimizer
+    from uer.utils.config import load_hyperparam
+
+    parser = argparse.ArgumentParser()
+    model_opts(parser)
+    optimization_opts(parser)
+    total = steps + WARM_UP
+    parser.set_defaults(
+        config_path="models/bert/mini_config.json", total_steps=total, accumulation_steps=1, logger=None,
+        report_steps=total + 2, save_checkpoint_steps=total + 2, output_model_path="", dist_train=False,
+        batch_size=WINDOWS, world_size=1, pretrained_model_path=None, deep_init=False,
+        tokenizer=argparse.Namespace(vocab=range(VOCABULARY)),
+    )  # fmt: skip
+    sys.argv = sys.argv[:1]
+    options = load_hyperparam(parser.parse_args([]))
+    options.target, options.data_processor = ["mlm"], "mlm"
+    marks: list[float] = []
+
+    class Watched(MlmTrainer):
+        def forward_propagation(self, batch: Any, model: Any) -> Any:
+            marks.append(time.perf_counter())
+            return super().forward_propagation(batch, model)
+
+    rows = torch.randint(4, VOCABULARY, (total + 1, WINDOWS, CONTEXT))
+    model = init_model(options)
+    loader = ((*masked(tokens, 0), torch.ones_like(tokens)) for tokens in rows)
+    trainer = Watched(options)
+    trainer.total_steps = total + 1  # the last one only marks the end of the one before
+    trainer.train(options, None, None, loader, model, *init_optimizer(options, model))
+    return [after - before for before, after in zip(marks[WARM_UP:], marks[WARM_UP + 1 :])]
+
+
+def masked(tokens: Any, silent: int) -> tuple[Any, Any]:
+    """15 % of tokens [B, T] chosen, of them 80 % hidden and 10 % replaced: what is shown, and what stood
+    there, `silent` where nothing is asked."""
+    import torch
+
+    draw = torch.rand(tokens.shape)
+    shown = tokens.masked_fill(draw < 0.12, 2)
+    other = (draw >= 0.12) & (draw < 0.135)
+    shown = torch.where(other, torch.randint(4, VOCABULARY, tokens.shape), shown)
+    return shown, tokens.masked_fill(draw >= 0.15, silent)
 
 
 def run_side(arguments: list[str], steps: int) -> list[float]:
     what, precision, *rest = arguments
     if what == "gradus":
         return gradus(precision, steps)
+    if what == "uer":
+        return uer(steps)
     return common.matrix_rate(precision) if what == "rate" else peer(precision, rest[0], steps)
 
 
@@ -122,7 +176,8 @@ def compare(rounds: int, steps: int) -> dict[str, Any]:
     tried = common.tried(__file__, PEERS, TOKENS, steps)
     best = max(tried, key=lambda name: tried[name])
     exact = max((name for name in tried if "fp32" in name), key=lambda name: tried[name])
-    sides = {**OURS, best: PEERS[best], exact: PEERS[exact]}
+    other = {"UER-py fp32": ["uer", "fp32"]} if "UER_PY" in os.environ else {}
+    sides = {**OURS, best: PEERS[best], exact: PEERS[exact], **other}
     found = common.turns(__file__, sides, TOKENS, rounds, steps)
     return {**found, "peer_settings_tried": tried, "peer": best}
 
