@@ -141,10 +141,11 @@ def unigram_floor(
 def without_spaces(texts: Sequence[str]) -> bool:
     """Whether most letters of `texts` belong to scripts that do not part words by spaces."""
     letters = Counter(character for text in texts for character in text if character.isalpha())
-    unspaced = sum(count for character, count in letters.items() if _unspaced(character))
-    return 2 * unspaced > sum(letters.values())
+    joined = sum(count for character, count in letters.items() if unspaced(character))
+    return 2 * joined > sum(letters.values())
 
 
 @lru_cache(maxsize=1 << 16)
-def _unspaced(character: str) -> bool:
+def unspaced(character: str) -> bool:
+    """Whether it belongs to a script that does not part words by spaces."""
     return unicodedata.name(character, "").startswith(UNSPACED)

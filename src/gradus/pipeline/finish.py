@@ -23,6 +23,7 @@ from gradus.data.text import TextData
 from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
+from gradus.evaluation.texts import libraries_of
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
@@ -99,7 +100,7 @@ def card(prepared: Prepared) -> dict[str, Any]:
         text = data.plain()
         return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
-                    "natural": natural_reader(data)}  # fmt: skip
+                    "natural": natural_reader(data), "metrics": list(stage.text_metrics)}  # fmt: skip
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
@@ -209,7 +210,7 @@ def _record(
         "parent": node.parent.id if node.parent else (str(node.folder) if node.folder else None),
         "digests": {"data": run.digests, "tokenizer": prepared.tokenizer.digest},
         "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__,
-                     "python": platform.python_version()},
+                     "python": platform.python_version(), **libraries_of(stage.text_metrics)},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
         "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
         "data": {name: split.counts for name, split in prepared.splits.items()},

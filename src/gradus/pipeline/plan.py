@@ -135,6 +135,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         origin = [recipe.model.changes(), material.tokenizer_key(recipe)]
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
+    if config["evaluate"]["metrics"] is None:
+        del config["evaluate"]["metrics"]
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):
         config.pop(key, None)
