@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 import yaml
 from tiny import tiny
 
+from gradus.cli import main
 from gradus.core.errors import UserError
+from gradus.core.keyed import keyed_generator
 from gradus.pipeline.check import check
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.material import Material
@@ -60,9 +64,45 @@ def test_both_losses_fall_and_are_told(journey: Path) -> None:
     assert train[-1] < train[0]
     record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
     dev = record["results"]["dev"]
-    assert set(dev) == {"loss", "perplexity", "next_sentence.loss", "next_sentence.accuracy"}
-    assert record["floors"] == {}
+    assert set(dev) == {"loss", "perplexity", "accuracy", "next_sentence.loss", "next_sentence.accuracy"}
     assert record["data"]["train"]["sentences"] == 40 * 25
+
+
+def test_the_floor_of_hidden_tokens_names_the_same_ones(journey: Path, tmp_path: Path) -> None:
+    """By counting: how often each token of train stands where dev hides one, roles aside."""
+    file = read_recipe(journey / "recipe.yaml")
+    material = Material(tmp_path, tmp_path)
+    (node,) = (node for node in make_plan(file, material).nodes.values() if node.name == "pretrain")
+    prepared = prepare(node, material)
+    train, dev = (prepared.splits[name] for name in ("train", "dev"))
+    roles = {prepared.tokenizer.role(name) for name in prepared.tokenizer.roles}
+    assert train.store is not None
+    known = Counter(token for token in train.store.read(0, train.store.total).tolist() if token not in roles)
+    hidden: list[int] = []
+    for index in range(len(dev.source)):
+        key = keyed_generator("corrupt", "masked_lm", "evaluate", 0, index)
+        example = prepared.objectives[0].corrupt(dev.source.example(index), key)
+        assert example.chosen is not None
+        hidden += example.chosen[1].tolist()
+    total = sum(known.values()) + prepared.tokenizer.size
+    nats = [-math.log((known[token] + 1) / total) for token in hidden]
+    usual = max(sorted(known), key=lambda token: known[token])
+    record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
+    floor = record["floors"]["dev"]["unigram"]
+    assert set(floor) == {"loss", "perplexity", "accuracy"}
+    assert floor["loss"] == pytest.approx(np.mean(nats))
+    assert floor["accuracy"] == pytest.approx(hidden.count(usual) / len(hidden)) and usual in hidden
+    counted = record["results"]["dev"]["accuracy"] * len(hidden)
+    assert counted == pytest.approx(round(counted))
+
+
+def test_the_report_shows_the_floor_of_hidden_tokens(journey: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["gradus", "report", str(journey)])
+    main()
+    line = next(line for line in capsys.readouterr().out.splitlines() if "unigram" in line)
+    record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
+    floor = record["floors"]["dev"]["unigram"]
+    assert f"{100 * floor['accuracy']:.1f}" in line and f"{floor['loss']:.3f}" in line
 
 
 def test_fine_tuning_reads_the_first_state_through_the_pooler(journey: Path) -> None:

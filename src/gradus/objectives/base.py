@@ -140,6 +140,8 @@ class Objective(ABC):
     """What its predictions are, and so which metrics they have."""
     every_token: bool = False
     """As `ObjectiveSettings.every_token`."""
+    names_tokens: bool = False
+    """Whether it also tells which of its tokens the model finds likeliest: they have an accuracy."""
     windows: PairKind | None = None
     labels: tuple[str, ...] = ()
     """As `ObjectiveSettings.windows` and `labels`."""
@@ -167,8 +169,9 @@ class Objective(ABC):
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        """One line a target, float32: nats [M] for tokens, logits [M, K] for classes, numbers [M, 1], and
-        for choices the logits [M, K] of the K answers that the row with most of them has, -inf beyond."""
+        """One line a target, float32: nats [M] for tokens (where it `names_tokens` [M, 2], with whether the
+        token is the likeliest), logits [M, K] for classes, numbers [M, 1], and for choices the logits [M, K]
+        of the K answers that the row with most of them has, -inf beyond."""
 
 
 class Reads(Protocol):

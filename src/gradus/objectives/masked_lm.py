@@ -14,14 +14,17 @@ from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from gradus.core.config import wrong
-from gradus.core.example import Example, ExampleTargets
+from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.keyed import keyed_generator
 from gradus.core.model import Arrangement
 from gradus.core.words import WordEdges
-from gradus.objectives.base import ObjectiveSettings, Task, TokenObjective, Vocabulary
+from gradus.nn.transformer import Transformer
+from gradus.objectives.base import ObjectiveSettings, Task, TokenObjective, Vocabulary, select
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class MaskedLMConfig(ObjectiveSettings):
 class MaskedLM(TokenObjective):
     """Each chosen position is a target: the token that stood there."""
 
-    name = "masked_lm"
+    name, names_tokens = "masked_lm", True
 
     def __init__(self, config: MaskedLMConfig, task: Task):
         self.weight, self.config, self._task = config.weight, config, task
@@ -163,6 +166,13 @@ class MaskedLM(TokenObjective):
         some = known.ordinary[random.integers(len(known.ordinary), size=len(truth))]
         other = np.where(drawn < config.masked + config.random, some, truth)
         return np.where(drawn < config.masked, known.mask, other)
+
+    def predict(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        chosen = select(states, targets)
+        nats = transformer.token_nats(chosen, targets.value)
+        return torch.stack([nats, (transformer.likeliest(chosen) == targets.value).to(nats)], 1)
 
     def targets(self, example: Example) -> ExampleTargets:
         nothing = np.zeros(0, np.int64)

@@ -20,6 +20,8 @@ import torch
 from gradus.core.storage import digest_json, new_folder, write_file, write_json
 from gradus.data.rows import RowsData
 from gradus.data.text import TextData
+from gradus.distributed.world import World
+from gradus.evaluation.evaluator import as_scored
 from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
@@ -30,6 +32,7 @@ from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
+from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 
 SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
@@ -55,7 +58,8 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     model = run.folder / "model"
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
-    record = _record(run, results, _samples(prepared, learner)) | {"zero_shot": answered}
+    floors, samples = _known_floors(run, learner), _samples(prepared, learner)
+    record = _record(run, results, samples) | {"floors": floors, "zero_shot": answered}
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
@@ -118,42 +122,43 @@ def _write_skipped(run: StageRun) -> None:
         _write_lines(run.folder / "skipped.jsonl", lines)
 
 
-def _known_floors(run: StageRun) -> dict[str, Any]:
-    key = digest_json(
-        [run.node.stage.measure, run.digests, run.node.stage.data.plain(), run.prepared.tokenizer.digest]
-    )
+def _known_floors(run: StageRun, learner: Learner) -> dict[str, Any]:
+    stage, prepared = run.node.stage, run.prepared
+    scored = [[one.plain() for one in stage.objectives], prepared.model.context]
+    key = digest_json([scored, run.digests, stage.data.plain(), prepared.tokenizer.digest])
     if key not in run.context.floors:
-        run.context.floors[key] = _floors(run.prepared)
+        run.context.floors[key] = _floors(prepared, learner)
     return run.context.floors[key]
 
 
-def _floors(prepared: Prepared) -> dict[str, Any]:
-    """What learns nothing of language, on the same splits."""
+def _floors(prepared: Prepared, learner: Learner) -> dict[str, Any]:
+    """What learns nothing of language, on the same splits: of text, on the same tokens."""
     if prepared.answers is not None or prepared.node.stage.told_answers:
         return row_floors(prepared)
-    train = prepared.splits["train"]
-    if train.store is None or not prepared.node.stage.every_token:
+    train, main = prepared.splits["train"], prepared.objectives[prepared.main]
+    if train.store is None or not (prepared.node.stage.every_token or main.names_tokens):
         return {}
-    size = prepared.tokenizer.size
-    counts = _token_counts(train, size)
-    return {name: {"unigram": unigram_floor(counts, _predicted_counts(split, size), split.counts["bytes"])}
-            for name, split in prepared.splits.items() if name != "train"}  # fmt: skip
+    counts = _token_counts(train, prepared.tokenizer)
+    if main.names_tokens:  # it is never asked for those that play a role
+        counts[[prepared.tokenizer.role(name) for name in prepared.tokenizer.roles]] = 0
+    floors = {}
+    for name, split in prepared.splits.items():
+        if split is train:
+            continue
+        wanted = np.zeros_like(counts)
+        for example in as_scored(learner, split.source, World()):
+            wanted += np.bincount(main.targets(example).value, minlength=len(wanted))
+        size = None if main.names_tokens else split.counts["bytes"]
+        floors[name] = {"unigram": unigram_floor(counts, wanted, size)}
+    return floors
 
 
-def _predicted_counts(split: Split, size: int) -> np.ndarray:
-    """Of the tokens that a model predicts, which is all but the first."""
+def _token_counts(split: Split, tokenizer: Tokenizer) -> np.ndarray:
     assert split.store is not None
-    counts = _token_counts(split, size)
-    counts[int(split.store.read(0, 1)[0])] -= 1
-    return counts
-
-
-def _token_counts(split: Split, size: int) -> np.ndarray:
-    assert split.store is not None
-    counts = np.zeros(size, dtype=np.int64)
+    counts = np.zeros(tokenizer.size, dtype=np.int64)
     for start in range(0, split.store.total, 1 << 22):
         tokens = split.store.read(start, min(start + (1 << 22), split.store.total))
-        counts += np.bincount(tokens, minlength=size)
+        counts += np.bincount(tokens, minlength=len(counts))
     return counts
 
 
@@ -224,7 +229,6 @@ def _record(
             "stopped": run.stopped, "best_step": run.stopping.best_step, "metric": run.stopping.metric,
         },
         "results": results,
-        "floors": _known_floors(run),
         "samples": list(samples),
         "times": {
             "started": run.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -352,7 +352,8 @@ def _check_metric(prepared: Prepared) -> None:
     stop = stage.stop
     if stop is None or stop.metric is None:
         return
-    legal = METRICS[prepared.objectives[prepared.main].measure]
+    main = prepared.objectives[prepared.main]
+    legal = METRICS[main.measure] | ({"accuracy"} if main.names_tokens else set())
     if not stage.every_token:  # it is not known how many bytes were scored
         legal = legal - {"bits_per_byte"}
     if stage.says_answers:
