@@ -49,6 +49,9 @@ class Vocabulary(Protocol):
     @property
     def word_edges(self) -> WordEdges: ...
 
+    @property
+    def spelling(self) -> Sequence[bytes]: ...
+
 
 @dataclass(frozen=True)
 class Task:
@@ -97,6 +100,11 @@ class ObjectiveSettings(Config):
     def roles(self) -> tuple[str, ...]:
         """The roles that tokens must play for it."""
         return ()
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of the libraries that decide what it reads. Raises UserError where one is missing."""
+        return {}
 
     def window(self, model: ModelConfig) -> int:
         """How many tokens of running text a window may have, so that what is read and said fits the context.

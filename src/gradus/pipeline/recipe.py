@@ -264,6 +264,11 @@ class Stage(Config):
         return asked_of_texts(self.evaluate, self.stop)
 
     @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of the libraries that decide what it reads. Raises UserError where one is missing."""
+        return {name: number for one in self.objectives for name, number in one.libraries.items()}
+
+    @property
     def every_token(self) -> bool:
         """Whether the objective it is judged by predicts every token of a text once."""
         return self.data.kind == "text" and self.objectives[main_place(self.objectives)].every_token
