@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from tiny import tiny
 
 from gradus.cli import main
 from gradus.core.errors import UserError
+from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
 from gradus.pipeline.check import check
 from gradus.pipeline.evaluating import evaluate_file
@@ -281,3 +283,49 @@ def test_windows_whose_label_nobody_reads_are_refused(windows: str, tmp_path: Pa
     path = tiny(tmp_path / "recipe.yaml", {"stages.pretrain.data.windows": windows})
     with pytest.raises(UserError, match=rf"no objective reads the label of these windows.*{reader}"):
         check(path, runs=tmp_path / "runs", device="cpu")
+
+
+def test_rows_whose_tokens_are_hidden_have_a_floor_and_are_evaluated(tmp_path: Path, capsys: Any) -> None:
+    """Rows without labels: a domain's own texts. `predict` has nothing to say of them, and says so."""
+    patch = {"model": ENCODER, "stages.pretrain.objectives": [{"kind": "masked_lm"}],
+             "stages.pretrain.length": "2 steps", "stages.finetune.objectives": [{"kind": "masked_lm"}],
+             "stages.finetune.data.format": {"kind": "single", "text": "text"},
+             "stages.finetune.precision": "fp32", "stages.finetune.stop": {"metric": "accuracy"}}  # fmt: skip
+    folder = run(tiny(tmp_path / "rows.yaml", patch), runs=tmp_path / "runs", device="cpu")
+    record = json.loads((stage(folder, "finetune") / "stage.json").read_text())
+    assert set(record["floors"]["dev"]["unigram"]) == {"loss", "perplexity", "accuracy"}
+    assert record["training"]["metric"] == "accuracy"
+    model = load(folder, device="cpu")
+    found = evaluate_file(model, "builtin:tiny", "dev")
+    for metric, value in record["results"]["dev"].items():
+        assert found[metric] == pytest.approx(value, rel=1e-5), metric
+    with pytest.raises(UserError, match=r"it names hidden tokens \(`gradus evaluate` fits it\)"):
+        model.predict(TEXTS)
+
+
+def test_a_bert_of_other_tools_is_evaluated_as_they_would(tmp_path: Path) -> None:
+    """One window of Chinese, the same tokens hidden: loss and accuracy from transformers' logits."""
+    transformers = pytest.importorskip("transformers")
+    text = "城里的电影非常糟糕。今天天气很好，我们去看书。"
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(text)]
+    (tmp_path / "vocab.txt").write_text("\n".join(known), encoding="utf-8")
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    shape = transformers.BertConfig(
+        vocab_size=len(known), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=40, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    theirs = transformers.BertForMaskedLM(shape).eval()
+    theirs.save_pretrained(tmp_path / "bert")
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    model = load(tmp_path / "bert", device="cpu")
+    found = evaluate_file(model, str(tmp_path / "text.txt"))
+    ids = np.array([2, *(known.index(one) for one in text), 3])
+    key = keyed_generator("corrupt", "masked_lm", "evaluate", 0, 0)
+    hidden = model.opened.learner.objectives[0].corrupt(Example(0, (ids,)), key)
+    assert hidden.chosen is not None and found["tokens"] >= len(text)
+    places, truth = (torch.from_numpy(part.astype(np.int64)) for part in hidden.chosen)
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(hidden.sequences[0])[None]).logits[0, places]
+    assert found["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-4)
+    assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == truth).double().mean()))

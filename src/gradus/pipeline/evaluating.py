@@ -115,7 +115,7 @@ def _evaluate_text(
     how = model.reading
     data = TextData(kind="text", **splits, encoding=encoding or how.encoding, documents=how.documents)
     text = text_splits(data, Path())[split]
-    if not model.tokens.has("end"):
+    if not model.tokens.has("end") and model.opened.folder.config.arrangement != "encoder":
         nats, predicted, size = 0.0, 0, 0
         for document in text.documents():
             ((likelihood, tokens),) = model.score([document.text])

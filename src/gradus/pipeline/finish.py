@@ -136,7 +136,7 @@ def _floors(prepared: Prepared, learner: Learner) -> dict[str, Any]:
     if prepared.answers is not None or prepared.node.stage.told_answers:
         return row_floors(prepared)
     train, main = prepared.splits["train"], prepared.objectives[prepared.main]
-    if train.store is None or not (prepared.node.stage.every_token or main.names_tokens):
+    if not (prepared.node.stage.every_token or main.names_tokens):
         return {}
     counts = _token_counts(train, prepared.tokenizer)
     if main.names_tokens:  # it is never asked for those that play a role
@@ -154,8 +154,12 @@ def _floors(prepared: Prepared, learner: Learner) -> dict[str, Any]:
 
 
 def _token_counts(split: Split, tokenizer: Tokenizer) -> np.ndarray:
-    assert split.store is not None
     counts = np.zeros(tokenizer.size, dtype=np.int64)
+    if split.store is None:
+        for index in range(len(split.source)):
+            for sequence in split.source.example(index).sequences:
+                counts += np.bincount(sequence, minlength=len(counts))
+        return counts
     for start in range(0, split.store.total, 1 << 22):
         tokens = split.store.read(start, min(start + (1 << 22), split.store.total))
         counts += np.bincount(tokens, minlength=len(counts))
