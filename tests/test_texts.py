@@ -67,6 +67,8 @@ def test_bleu_by_hand() -> None:
     assert text_metrics(["bleu"], ["我们今天去看书"], ["我们今天去买书"])["bleu"] == pytest.approx(wanted)
     pair = ["we all go today to read books"], ["we all go today to buy books"]
     assert text_metrics(["bleu"], *pair)["bleu"] == pytest.approx(wanted)
+    both = (["我们今天去看书", *pair[0]], ["我们今天去买书", *pair[1]])
+    assert text_metrics(["bleu"], *both)["bleu"] == pytest.approx(wanted)
     assert text_metrics(["bleu"], [""], ["好书"])["bleu"] == 0
 
 

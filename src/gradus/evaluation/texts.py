@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from gradus.core.libraries import versions
-from gradus.evaluation.floors import unspaced, without_spaces
+from gradus.evaluation.floors import unspaced
+from gradus.tokenizers.words import is_chinese
 
 TextMetric = Literal["rouge", "bleu"]
 NUMBERS: dict[TextMetric, tuple[str, ...]] = {"rouge": ("rouge_l", "rouge_1", "rouge_2"), "bleu": ("bleu",)}
@@ -27,9 +28,8 @@ def text_metrics(asked: Iterable[TextMetric], said: Sequence[str], wanted: Seque
 
     `rouge_1`, `rouge_2` and `rouge_l` (Lin 2004, sections 2 and 3) are means over the texts of the F-measure
     that rouge-score gives without a stemmer. `bleu` (Papineni et al. 2002) is sacrebleu's of the whole
-    (Post 2018) over 100, case and all: with its tokenizer `zh` where most letters of `wanted` belong to
-    scripts without spaces, such as Chinese, else with its default, `13a`. Raises UserError where a library
-    is missing.
+    (Post 2018) over 100, case and all: with its tokenizer `zh`, which parts Chinese characters and leaves
+    the rest to the rules of `13a`, where `wanted` hold one, else with its default, `13a`.
     """
     by_kind = {"rouge": _rouge, "bleu": _bleu}
     return {name: number for kind in asked for name, number in by_kind[kind](said, wanted).items()}
@@ -69,5 +69,5 @@ def _rouge(said: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
 def _bleu(said: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
     from sacrebleu import corpus_bleu
 
-    tokenizer = "zh" if without_spaces(wanted) else "13a"
+    tokenizer = "zh" if any(map(is_chinese, set("".join(wanted)))) else "13a"
     return {"bleu": corpus_bleu(said, [wanted], tokenize=tokenizer, force=True).score / 100}
