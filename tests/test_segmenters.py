@@ -33,6 +33,7 @@ from gradus.pipeline.plan import make_plan
 from gradus.pipeline.reading import read_recipe
 from gradus.pipeline.run import run
 from gradus.pipeline.serving import load
+from gradus.pipeline.stage import StageRun
 from gradus.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 
 CHINESE = "他来到了网易杭研大厦，小明硕士毕业于中国科学院计算所。今天天气很好，我们在北京大学的图书馆看书。"
@@ -239,3 +240,25 @@ def test_what_cannot_be_is_told_by_check(tmp_path: Path, monkeypatch: Any) -> No
     monkeypatch.setattr(libraries, "version", absent)
     missing = "`words: jieba` needs jieba, which is not installed: 'jieba'"
     told(rf": {missing} \(pip install \"gradus-lm\[chinese\]\"")
+
+
+def test_a_killed_stage_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: Any) -> None:
+    saved = StageRun._save
+
+    def killed(self: StageRun, trainer: Any) -> None:
+        saved(self, trainer)
+        raise KeyboardInterrupt
+
+    path = recipe(tmp_path)
+    settings = {"stages.pretrain.save": {"every": "2 steps"}}
+
+    def weights(runs: str) -> bytes:
+        folder = run(path, runs=tmp_path / runs, device="cpu", until="pretrain", settings=settings)
+        (file,) = (folder / "stages").glob("pretrain-*/model/model.safetensors")
+        return file.read_bytes()
+
+    whole = weights("whole")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(StageRun, "_save", killed)
+        weights("killed")
+    assert weights("killed") == whole
