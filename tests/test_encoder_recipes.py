@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from tiny import tiny
 
+from gradus.cli import main
 from gradus.core.errors import UserError
+from gradus.core.example import Example
+from gradus.core.keyed import keyed_generator
 from gradus.pipeline.check import check
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.material import Material
@@ -60,9 +66,45 @@ def test_both_losses_fall_and_are_told(journey: Path) -> None:
     assert train[-1] < train[0]
     record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
     dev = record["results"]["dev"]
-    assert set(dev) == {"loss", "perplexity", "next_sentence.loss", "next_sentence.accuracy"}
-    assert record["floors"] == {}
+    assert set(dev) == {"loss", "perplexity", "accuracy", "next_sentence.loss", "next_sentence.accuracy"}
     assert record["data"]["train"]["sentences"] == 40 * 25
+
+
+def test_the_floor_of_hidden_tokens_names_the_same_ones(journey: Path, tmp_path: Path) -> None:
+    """By counting: how often each token of train stands where dev hides one, roles aside."""
+    file = read_recipe(journey / "recipe.yaml")
+    material = Material(tmp_path, tmp_path)
+    (node,) = (node for node in make_plan(file, material).nodes.values() if node.name == "pretrain")
+    prepared = prepare(node, material)
+    train, dev = (prepared.splits[name] for name in ("train", "dev"))
+    roles = {prepared.tokenizer.role(name) for name in prepared.tokenizer.roles}
+    assert train.store is not None
+    known = Counter(token for token in train.store.read(0, train.store.total).tolist() if token not in roles)
+    hidden: list[int] = []
+    for index in range(len(dev.source)):
+        key = keyed_generator("corrupt", "masked_lm", "evaluate", 0, index)
+        example = prepared.objectives[0].corrupt(dev.source.example(index), key)
+        assert example.chosen is not None
+        hidden += example.chosen[1].tolist()
+    total = sum(known.values()) + prepared.tokenizer.size
+    nats = [-math.log((known[token] + 1) / total) for token in hidden]
+    usual = max(sorted(known), key=lambda token: known[token])
+    record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
+    floor = record["floors"]["dev"]["unigram"]
+    assert set(floor) == {"loss", "perplexity", "accuracy"}
+    assert floor["loss"] == pytest.approx(np.mean(nats))
+    assert floor["accuracy"] == pytest.approx(hidden.count(usual) / len(hidden)) and usual in hidden
+    counted = record["results"]["dev"]["accuracy"] * len(hidden)
+    assert counted == pytest.approx(round(counted))
+
+
+def test_the_report_shows_the_floor_of_hidden_tokens(journey: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["gradus", "report", str(journey)])
+    main()
+    line = next(line for line in capsys.readouterr().out.splitlines() if "unigram" in line)
+    record = json.loads((stage(journey, "pretrain") / "stage.json").read_text())
+    floor = record["floors"]["dev"]["unigram"]
+    assert f"{100 * floor['accuracy']:.1f}" in line and f"{floor['loss']:.3f}" in line
 
 
 def test_fine_tuning_reads_the_first_state_through_the_pooler(journey: Path) -> None:
@@ -241,3 +283,49 @@ def test_windows_whose_label_nobody_reads_are_refused(windows: str, tmp_path: Pa
     path = tiny(tmp_path / "recipe.yaml", {"stages.pretrain.data.windows": windows})
     with pytest.raises(UserError, match=rf"no objective reads the label of these windows.*{reader}"):
         check(path, runs=tmp_path / "runs", device="cpu")
+
+
+def test_rows_whose_tokens_are_hidden_have_a_floor_and_are_evaluated(tmp_path: Path, capsys: Any) -> None:
+    """Rows without labels: a domain's own texts. `predict` has nothing to say of them, and says so."""
+    patch = {"model": ENCODER, "stages.pretrain.objectives": [{"kind": "masked_lm"}],
+             "stages.pretrain.length": "2 steps", "stages.finetune.objectives": [{"kind": "masked_lm"}],
+             "stages.finetune.data.format": {"kind": "single", "text": "text"},
+             "stages.finetune.precision": "fp32", "stages.finetune.stop": {"metric": "accuracy"}}  # fmt: skip
+    folder = run(tiny(tmp_path / "rows.yaml", patch), runs=tmp_path / "runs", device="cpu")
+    record = json.loads((stage(folder, "finetune") / "stage.json").read_text())
+    assert set(record["floors"]["dev"]["unigram"]) == {"loss", "perplexity", "accuracy"}
+    assert record["training"]["metric"] == "accuracy"
+    model = load(folder, device="cpu")
+    found = evaluate_file(model, "builtin:tiny", "dev")
+    for metric, value in record["results"]["dev"].items():
+        assert found[metric] == pytest.approx(value, rel=1e-5), metric
+    with pytest.raises(UserError, match=r"it names hidden tokens \(`gradus evaluate` fits it\)"):
+        model.predict(TEXTS)
+
+
+def test_a_bert_of_other_tools_is_evaluated_as_they_would(tmp_path: Path) -> None:
+    """One window of Chinese, the same tokens hidden: loss and accuracy from transformers' logits."""
+    transformers = pytest.importorskip("transformers")
+    text = "城里的电影非常糟糕。今天天气很好，我们去看书。"
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(text)]
+    (tmp_path / "vocab.txt").write_text("\n".join(known), encoding="utf-8")
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    shape = transformers.BertConfig(
+        vocab_size=len(known), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=40, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    theirs = transformers.BertForMaskedLM(shape).eval()
+    theirs.save_pretrained(tmp_path / "bert")
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    model = load(tmp_path / "bert", device="cpu")
+    found = evaluate_file(model, str(tmp_path / "text.txt"))
+    ids = np.array([2, *(known.index(one) for one in text), 3])
+    key = keyed_generator("corrupt", "masked_lm", "evaluate", 0, 0)
+    hidden = model.opened.learner.objectives[0].corrupt(Example(0, (ids,)), key)
+    assert hidden.chosen is not None and found["tokens"] >= len(text)
+    places, truth = (torch.from_numpy(part.astype(np.int64)) for part in hidden.chosen)
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(hidden.sequences[0])[None]).logits[0, places]
+    assert found["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-4)
+    assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == truth).double().mean()))

@@ -21,6 +21,9 @@ from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
 from gradus.core.sentences import SentenceEnds
 from gradus.core.words import WordEdges
+from gradus.data.sources import Rows
+from gradus.distributed.world import World
+from gradus.evaluation.evaluator import score, summarise_all
 from gradus.nn.transformer import Transformer
 from gradus.objectives import MaskedLMConfig, NextSentenceConfig, Task
 from gradus.objectives.masked_lm import MaskedLM
@@ -237,6 +240,28 @@ def test_law_1_the_sum_is_the_plain_formula() -> None:
         nats = torch.nn.functional.cross_entropy(scores, torch.from_numpy(truth), reduction="sum")
         by_hand += float(nats.detach())
     assert float(learner(learner.prepare(examples))[0].detach()) == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_accuracy_is_the_share_of_hidden_tokens_that_are_the_likeliest() -> None:
+    windows = [replace(row, label=row.row % 2) for row in rows()]
+    learner = built(share=0.4)
+    list(toy.trainer(learner, windows, total=8 * 20, budget=500).steps(toy.always))
+    learner.eval()
+    right: list[bool] = []
+    for window in windows:
+        example = learner.corrupted(window, "evaluate", 0)
+        index, truth = example.chosen
+        with torch.no_grad():
+            states = learner.transformer(learner.prepare([example]).source)[torch.from_numpy(index)]
+        right += (learner.transformer.logits(states).argmax(1).numpy() == truth).tolist()
+    assert 0 < np.mean(right) < 1
+    for budget in (1, 90, 10_000):
+        found = score(learner, Rows(windows, ()), World(), budget)
+        hidden, pairs = learner.objectives
+        metrics = summarise_all(learner.objectives, found, hidden, (), None)
+        assert metrics["accuracy"] == pytest.approx(np.mean(right))
+        beside = summarise_all(learner.objectives, found, pairs, (), None)
+        assert beside["masked_lm.accuracy"] == metrics["accuracy"]
 
 
 def test_nothing_to_choose_gives_zero_with_a_gradient() -> None:

@@ -148,6 +148,8 @@ def test_unigram_floor() -> None:
     assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / 8) and found["loss"] == pytest.approx(
         nats / 4
     )
+    chosen = unigram_floor([6, 2, 0], [2, 1, 1], bytes=None)
+    assert chosen == {"loss": found["loss"], "perplexity": found["perplexity"], "accuracy": 0.5}
     uniform = unigram_floor(np.zeros(256), np.ones(256), bytes=256)
     assert uniform["bits_per_byte"] == pytest.approx(8.0)
 

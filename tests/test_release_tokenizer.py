@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from made_up_release import TEXT, vocabulary, write_vocabulary
 from pydantic import TypeAdapter, ValidationError
 
+from gradus.core import libraries
 from gradus.core.errors import UserError
 from gradus.tokenizers import GPT1Tokenizer, Tokenizer, TokenizerConfig, standard
 from gradus.tokenizers.cutting import harmless_cuts
@@ -253,7 +254,7 @@ def test_a_missing_library_is_told_with_the_extra(folder: Path, monkeypatch: pyt
     def absent(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(standard, "version", absent)
+    monkeypatch.setattr(libraries, "version", absent)
     with pytest.raises(UserError, match=r"pre_tokenization: .*needs ftfy.*gradus-lm\[release\]"):
         GPT1Tokenizer(path=str(folder), pre_tokenization="release").build()
 
@@ -261,7 +262,7 @@ def test_a_missing_library_is_told_with_the_extra(folder: Path, monkeypatch: pyt
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands in for ftfy and spaCy: words at spaces, a line's end being one."""
-    monkeypatch.setattr(standard, "version", lambda name: "1")
+    monkeypatch.setattr(standard, "versions", lambda: dict.fromkeys(standard.LIBRARIES, "1"))
     words: Callable[[str], list[str]] = lambda text: [  # noqa: E731
         word.lower() for word in re.findall(r"\n|\S+", standard.standardise(text))
     ]

@@ -17,3 +17,8 @@ class WordEdges:
 
     begins: np.ndarray
     ends: np.ndarray
+
+    def borders(self, tokens: np.ndarray) -> np.ndarray:
+        """Whether a border stands between neighbours of `tokens` [T], bool [T - 1]."""
+        found: np.ndarray = self.begins[tokens[1:]] | self.ends[tokens[:-1]]
+        return found

@@ -36,8 +36,9 @@ class Predictor(Protocol):
 class Scores:
     """What one objective gave each of R rows, in the order of the rows.
 
-    `values` is [R, 1] with summed nats for tokens or with numbers, [R, K] with logits for classes and choices
-    (-inf beyond a row's own answers); `counts` [R] are the targets summed, or the answers of the row.
+    `values` is [R, 1] with summed nats for tokens or with numbers, [R, 2] with the tokens that are likeliest,
+    too, where these are told, [R, K] with logits for classes and choices (-inf beyond a row's own answers);
+    `counts` [R] are the targets summed, or the answers of the row.
     """
 
     rows: np.ndarray
@@ -65,10 +66,7 @@ class Scores:
 def score(predictor: Predictor, source: Source, world: World, budget: int, key: object = 0) -> list[Scores]:
     """The scores of every objective on every example of `source`, gathered from all ranks."""
     predictor.eval()
-    mine = (
-        predictor.corrupted(source.example(index), "evaluate", key)
-        for index in range(world.rank, len(source), world.size)
-    )
+    mine = as_scored(predictor, source, world, key)
     found: list[list[Scores]] = [[] for _ in predictor.objectives]
     for examples in _batches(mine, budget):
         batch = predictor.prepare(examples)
@@ -80,12 +78,21 @@ def score(predictor: Predictor, source: Source, world: World, budget: int, key: 
     return [_join(list(parts)) for parts in zip(*world.gather(joined))]
 
 
+def as_scored(predictor: Predictor, source: Source, world: World, key: object = 0) -> Iterator[Example]:
+    """The examples of a rank as an evaluation reads them: corrupted in the same way each time."""
+    for index in range(world.rank, len(source), world.size):
+        yield predictor.corrupted(source.example(index), "evaluate", key)
+
+
 def summarise(
     objective: Objective, scores: Scores, names: Sequence[str], size: int | None
 ) -> dict[str, float]:
     """The metrics of one objective; `names` are the classes, `size` the UTF-8 bytes of the text scored."""
     if objective.measure == "tokens":
-        metrics = language_metrics(float(scores.values.sum()), int(scores.counts.sum()), size or 1)
+        nats, count = float(scores.values[:, 0].sum()), int(scores.counts.sum())
+        metrics = language_metrics(nats, count, size or 1)
+        if objective.names_tokens:
+            metrics["accuracy"] = float(scores.values[:, 1].sum()) / count
         if size is None or not objective.every_token:
             del metrics["bits_per_byte"]
         return metrics
@@ -109,11 +116,11 @@ def summarise_all(
     size: int | None,
 ) -> dict[str, float]:
     """The metrics of `main` by their own names, and of every other objective NAME.loss and, where it tells
-    classes of windows apart, NAME.accuracy."""
+    classes of windows apart or names tokens, NAME.accuracy."""
     metrics: dict[str, float] = {}
     for objective, found in zip(objectives, scores):
         named = summarise(objective, found, names, size)
-        told = ("loss", "accuracy") if objective.labels else ("loss",)
+        told = ("loss", "accuracy") if objective.labels or objective.names_tokens else ("loss",)
         metrics |= named if objective is main else {f"{objective.name}.{key}": named[key] for key in told}
     return metrics
 
@@ -145,9 +152,10 @@ def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, 
         return Scores(rows, outputs, counts, labels)
     ends = np.cumsum([example.states for example in examples])
     owner = np.searchsorted(ends, index, side="right")
-    sums = np.bincount(owner, weights=outputs, minlength=len(rows))
+    columns = outputs.T if outputs.ndim == 2 else outputs[None]
+    sums = np.stack([np.bincount(owner, weights=column, minlength=len(rows)) for column in columns], 1)
     # Of nothing at all, the sums are integers.
-    return Scores(rows, sums[:, None].astype(np.float64), np.bincount(owner, minlength=len(rows)), labels)
+    return Scores(rows, sums.astype(np.float64), np.bincount(owner, minlength=len(rows)), labels)
 
 
 def _outputs(objective: Objective, example: Example, outputs: np.ndarray) -> int:

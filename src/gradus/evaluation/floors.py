@@ -124,27 +124,35 @@ def _jaccard(first: set[str], second: set[str]) -> float:
 
 
 def unigram_floor(
-    train_token_counts: Sequence[int] | np.ndarray, dev_token_counts: Sequence[int] | np.ndarray, bytes: int
+    train_token_counts: Sequence[int] | np.ndarray,
+    dev_token_counts: Sequence[int] | np.ndarray,
+    bytes: int | None,
 ) -> dict[str, float]:
     """Language metrics of the dev tokens under the frequencies of the train tokens, add-one smoothed.
 
-    Both counts are [V], by token id; `bytes` is the UTF-8 length of the dev text. Raises UserError for empty
-    text.
+    Both counts are [V], by token id; `bytes` is the UTF-8 length of the dev text. None: only some of its
+    tokens are scored, and the accuracy of always saying the most frequent one of train (the first among
+    equals) stands in place of bits per byte. Raises UserError for empty text.
     """
     train, dev = np.asarray(train_token_counts, np.float64), np.asarray(dev_token_counts, np.float64)
     if train.shape != dev.shape:
         raise ValueError(f"token counts of one vocabulary are wanted, not {train.shape} and {dev.shape}")
     log_probability = np.log(train + 1) - np.log(train.sum() + len(train))
-    return language_metrics(float(-(dev * log_probability).sum()), int(dev.sum()), bytes)
+    metrics = language_metrics(float(-(dev * log_probability).sum()), int(dev.sum()), bytes or 1)
+    if bytes is None:
+        del metrics["bits_per_byte"]
+        metrics["accuracy"] = float(dev[train.argmax()] / dev.sum())
+    return metrics
 
 
 def without_spaces(texts: Sequence[str]) -> bool:
     """Whether most letters of `texts` belong to scripts that do not part words by spaces."""
     letters = Counter(character for text in texts for character in text if character.isalpha())
-    unspaced = sum(count for character, count in letters.items() if _unspaced(character))
-    return 2 * unspaced > sum(letters.values())
+    joined = sum(count for character, count in letters.items() if unspaced(character))
+    return 2 * joined > sum(letters.values())
 
 
 @lru_cache(maxsize=1 << 16)
-def _unspaced(character: str) -> bool:
+def unspaced(character: str) -> bool:
+    """Whether it belongs to a script that does not part words by spaces."""
     return unicodedata.name(character, "").startswith(UNSPACED)

@@ -16,6 +16,10 @@ from gradus.core.errors import UserError, nearest
 LARGER_IS_BETTER: dict[str, bool] = {
     "accuracy": True,
     "exact_match": True,
+    "rouge_l": True,
+    "rouge_1": True,
+    "rouge_2": True,
+    "bleu": True,
     "macro_f1": True,
     "matthews": True,
     "pearson": True,

@@ -49,6 +49,9 @@ class Vocabulary(Protocol):
     @property
     def word_edges(self) -> WordEdges: ...
 
+    @property
+    def spelling(self) -> Sequence[bytes]: ...
+
 
 @dataclass(frozen=True)
 class Task:
@@ -98,6 +101,11 @@ class ObjectiveSettings(Config):
         """The roles that tokens must play for it."""
         return ()
 
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of the libraries that decide what it reads. Raises UserError where one is missing."""
+        return {}
+
     def window(self, model: ModelConfig) -> int:
         """How many tokens of running text a window may have, so that what is read and said fits the context.
 
@@ -140,6 +148,8 @@ class Objective(ABC):
     """What its predictions are, and so which metrics they have."""
     every_token: bool = False
     """As `ObjectiveSettings.every_token`."""
+    names_tokens: bool = False
+    """Whether it also tells which of its tokens the model finds likeliest: they have an accuracy."""
     windows: PairKind | None = None
     labels: tuple[str, ...] = ()
     """As `ObjectiveSettings.windows` and `labels`."""
@@ -167,8 +177,9 @@ class Objective(ABC):
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        """One line a target, float32: nats [M] for tokens, logits [M, K] for classes, numbers [M, 1], and
-        for choices the logits [M, K] of the K answers that the row with most of them has, -inf beyond."""
+        """One line a target, float32: nats [M] for tokens (where it `names_tokens` [M, 2], with whether the
+        token is the likeliest), logits [M, K] for classes, numbers [M, 1], and for choices the logits [M, K]
+        of the K answers that the row with most of them has, -inf beyond."""
 
 
 class Reads(Protocol):

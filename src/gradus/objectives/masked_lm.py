@@ -14,14 +14,18 @@ from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from gradus.core.config import wrong
-from gradus.core.example import Example, ExampleTargets
+from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.core.keyed import keyed_generator
 from gradus.core.model import Arrangement
 from gradus.core.words import WordEdges
-from gradus.objectives.base import ObjectiveSettings, Task, TokenObjective, Vocabulary
+from gradus.nn.transformer import Transformer
+from gradus.objectives.base import ObjectiveSettings, Task, TokenObjective, Vocabulary, select
+from gradus.tokenizers.segmenters import SegmentedWords, Segmenter, segmenter_versions
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,18 @@ class Known:
     mask: int
     plays_role: np.ndarray
     ordinary: np.ndarray
-    edges: WordEdges
+    words: WordEdges | SegmentedWords
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary) -> Known:
-        """Raises UserError where no token plays the role `mask`."""
+    def of(cls, vocabulary: Vocabulary, segmenter: Segmenter | None) -> Known:
+        """Raises UserError where no token plays the role `mask`, and where the segmenter is not installed."""
         plays_role = np.zeros(vocabulary.size, dtype=bool)
         plays_role[[vocabulary.role(name) for name in vocabulary.roles]] = True
         ordinary = np.flatnonzero(~plays_role)
-        return cls(vocabulary.role("mask"), plays_role, ordinary, vocabulary.word_edges)
+        words: WordEdges | SegmentedWords = vocabulary.word_edges
+        if segmenter is not None:
+            words = SegmentedWords(vocabulary.word_edges, vocabulary.spelling, segmenter)
+        return cls(vocabulary.role("mask"), plays_role, ordinary, words)
 
 
 class MaskedLMConfig(ObjectiveSettings):
@@ -63,6 +70,8 @@ class MaskedLMConfig(ObjectiveSettings):
     unit: Literal["token", "word", "span"] = "token"
     """What is chosen as a whole. A word is a run of letters and digits; a Chinese character is a word.
     span: several words in a row."""
+    words: Segmenter | None = None
+    """Who finds the words of Chinese, whose characters then are no words of their own."""
     stops: float = Field(0.2, gt=0, le=1)
     """The length of a span, in words, is geometric with this chance to stop at each (SpanBERT: 0.2) ..."""
     longest: int = Field(10, ge=1)
@@ -73,11 +82,17 @@ class MaskedLMConfig(ObjectiveSettings):
         if self.masked + self.random > 1 + 1e-9:
             problem = f"with masked: {self.masked:g} it makes more than all of the chosen"
             raise wrong("random", problem, self.random, f"at most {1 - self.masked:g}")
+        if self.words is not None and self.unit == "token":
+            raise wrong("words", "single tokens are chosen here", self.words, "write `unit: word`")
         return self
 
     @property
     def roles(self) -> tuple[str, ...]:
         return ("mask",)
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        return segmenter_versions(self.words) if self.words is not None else {}
 
     def build(self, task: Task) -> MaskedLM:
         return MaskedLM(self, task)
@@ -86,7 +101,7 @@ class MaskedLMConfig(ObjectiveSettings):
 class MaskedLM(TokenObjective):
     """Each chosen position is a target: the token that stood there."""
 
-    name = "masked_lm"
+    name, names_tokens = "masked_lm", True
 
     def __init__(self, config: MaskedLMConfig, task: Task):
         self.weight, self.config, self._task = config.weight, config, task
@@ -98,7 +113,7 @@ class MaskedLM(TokenObjective):
     @cached_property
     def known(self) -> Known:
         """Made when first asked for: a model in use may have no tokenizer beside it."""
-        return Known.of(self._task.tokens)
+        return Known.of(self._task.tokens, self.config.words)
 
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
         tokens = np.concatenate(example.sequences)
@@ -132,8 +147,7 @@ class MaskedLM(TokenObjective):
         sequence to the next."""
         if not len(candidates):
             return []
-        edges, read = self.known.edges, tokens[candidates]
-        border = edges.begins[read[1:]] | edges.ends[read[:-1]]
+        border = self.known.words.borders(tokens)[candidates[1:] - 1]
         starts = np.zeros(len(tokens), dtype=bool)
         starts[np.cumsum([len(sequence) for sequence in example.sequences])[:-1]] = True
         border |= (np.diff(candidates) > 1) | starts[candidates[1:]]
@@ -163,6 +177,13 @@ class MaskedLM(TokenObjective):
         some = known.ordinary[random.integers(len(known.ordinary), size=len(truth))]
         other = np.where(drawn < config.masked + config.random, some, truth)
         return np.where(drawn < config.masked, known.mask, other)
+
+    def predict(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        chosen = select(states, targets)
+        nats = transformer.token_nats(chosen, targets.value)
+        return torch.stack([nats, (transformer.likeliest(chosen) == targets.value).to(nats)], 1)
 
     def targets(self, example: Example) -> ExampleTargets:
         nothing = np.zeros(0, np.int64)

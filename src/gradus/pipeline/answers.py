@@ -5,7 +5,6 @@ Shapes: K classes, or answers of a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,14 +13,10 @@ from gradus.data.encoding import RowEncoder
 from gradus.data.formats import MultipleChoice
 from gradus.data.labels import LabelledRow, label_text, number_of
 from gradus.data.rows import RowsData
-from gradus.data.text_to_text import TextToTextEncoder
-from gradus.distributed.world import World
-from gradus.evaluation.answering import answer_nats, greedy_matches
 from gradus.evaluation.evaluator import Scores
 from gradus.evaluation.floors import choice_floors, classification_floors, number_floors
 from gradus.objectives import Measure
 from gradus.pipeline.prepare import Prepared, Split
-from gradus.training.learner import Learner
 
 
 class Answer(NamedTuple):
@@ -56,27 +51,6 @@ def told(
         "probabilities": dict(zip(labels, _odds(scores).tolist())),
         "scores": dict(zip(labels, scores.tolist())),
     }
-
-
-def answer_metrics(
-    encoder: RowEncoder, rows: Sequence[LabelledRow], learner: Learner, world: World, budget: int
-) -> dict[str, float]:
-    """For a model that says answers: `exact_match`, the share of rows whose answer greedy decoding says, and,
-    where classes have words, `accuracy`, the share whose right word is the likeliest of them. No metrics for
-    others. The learner must be in evaluation mode."""
-    if not isinstance(encoder, TextToTextEncoder):
-        return {}
-    says = next((one for one in learner.objectives if one.name == "seq2seq"), None)
-    if says is None:
-        return {}
-    examples, common = encoder.encode(rows), (learner.transformer, says)
-    metrics = {"exact_match": float(greedy_matches(*common, examples, world, budget).mean())}
-    if encoder.form.answers:
-        words = len(encoder.form.answers)
-        nats = answer_nats(*common, encoder.candidates(rows), words, world, budget)
-        right = np.array([example.label for example in examples])
-        metrics["accuracy"] = float((nats.argmin(1) == right).mean())
-    return metrics
 
 
 def prediction_lines(prepared: Prepared, split: Split, scores: Scores) -> list[dict[str, Any]]:

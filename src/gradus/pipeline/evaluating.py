@@ -23,9 +23,11 @@ from gradus.data.text import TextData, text_splits
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import score, summarise_all
 from gradus.evaluation.metrics import language_metrics
+from gradus.evaluation.texts import libraries_of
+from gradus.families.folder import CARD
 from gradus.objectives import main_place
-from gradus.pipeline.answers import answer_metrics
 from gradus.pipeline.opening import told_as_options
+from gradus.pipeline.saying import answer_metrics
 from gradus.pipeline.windows import text_windows
 
 if TYPE_CHECKING:
@@ -91,9 +93,11 @@ def _evaluate_rows(
     cuts = [example.truncated for example in examples if example.truncated]
     source = Rows(examples, [f"{row.file}:{row.line}" for row in rows])
     counts = {"rows": len(rows), "truncated_rows": len(cuts), "truncated_tokens": sum(cuts)}
+    asked, opened = model.reading.metrics, model.opened
+    libraries_of(asked, file=str(opened.folder.path / CARD), field="metrics")
     metrics = _metrics(model, source, None)
-    world = World(device=model.opened.device)
-    metrics |= answer_metrics(encoder, rows, model.opened.learner, world, model.opened.budget)
+    world = World(device=opened.device)
+    metrics |= answer_metrics(encoder, rows, opened.learner, world, opened.budget, asked)
     return {**metrics, **counts}
 
 
@@ -111,7 +115,7 @@ def _evaluate_text(
     how = model.reading
     data = TextData(kind="text", **splits, encoding=encoding or how.encoding, documents=how.documents)
     text = text_splits(data, Path())[split]
-    if not model.tokens.has("end"):
+    if not model.tokens.has("end") and model.opened.folder.config.arrangement != "encoder":
         nats, predicted, size = 0.0, 0, 0
         for document in text.documents():
             ((likelihood, tokens),) = model.score([document.text])

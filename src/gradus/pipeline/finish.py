@@ -19,15 +19,19 @@ import torch
 
 from gradus.core.storage import digest_json, new_folder, write_file, write_json
 from gradus.data.rows import RowsData
+from gradus.distributed.world import World
+from gradus.evaluation.evaluator import as_scored
 from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
+from gradus.evaluation.texts import libraries_of
 from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.stage import StageRun, heads_of
+from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 
 SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
@@ -53,7 +57,8 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     model = run.folder / "model"
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
-    record = _record(run, results, _samples(prepared, learner)) | {"zero_shot": answered}
+    floors, samples = _known_floors(run, learner), _samples(prepared, learner)
+    record = _record(run, results, samples) | {"floors": floors, "zero_shot": answered}
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
@@ -98,7 +103,7 @@ def card(prepared: Prepared) -> dict[str, Any]:
         text = next(iter(data.parts.values())).plain()
         return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
-                    "natural": natural_reader(data)}  # fmt: skip
+                    "natural": natural_reader(data), "metrics": list(stage.text_metrics)}  # fmt: skip
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
@@ -116,42 +121,47 @@ def _write_skipped(run: StageRun) -> None:
         _write_lines(run.folder / "skipped.jsonl", lines)
 
 
-def _known_floors(run: StageRun) -> dict[str, Any]:
-    key = digest_json(
-        [run.node.stage.measure, run.digests, run.node.stage.data.plain(), run.prepared.tokenizer.digest]
-    )
+def _known_floors(run: StageRun, learner: Learner) -> dict[str, Any]:
+    stage, prepared = run.node.stage, run.prepared
+    scored = [[one.plain() for one in stage.objectives], prepared.model.context]
+    key = digest_json([scored, run.digests, stage.data.plain(), prepared.tokenizer.digest])
     if key not in run.context.floors:
-        run.context.floors[key] = _floors(run.prepared)
+        run.context.floors[key] = _floors(prepared, learner)
     return run.context.floors[key]
 
 
-def _floors(prepared: Prepared) -> dict[str, Any]:
-    """What learns nothing of language, on the same splits."""
+def _floors(prepared: Prepared, learner: Learner) -> dict[str, Any]:
+    """What learns nothing of language, on the same splits: of text, on the same tokens."""
     if prepared.answers is not None or prepared.node.stage.told_answers:
         return row_floors(prepared)
-    train = prepared.splits["train"]
-    if not train.stores or not prepared.node.stage.every_token:
+    train, main = prepared.splits["train"], prepared.objectives[prepared.main]
+    if not (prepared.node.stage.every_token or main.names_tokens):
         return {}
-    size = prepared.tokenizer.size
-    counts = _token_counts(train, size)
-    return {name: {"unigram": unigram_floor(counts, _predicted_counts(split, size), split.counts["bytes"])}
-            for name, split in prepared.splits.items() if name != "train"}  # fmt: skip
+    counts = _token_counts(train, prepared.tokenizer)
+    if main.names_tokens:  # it is never asked for those that play a role
+        counts[[prepared.tokenizer.role(name) for name in prepared.tokenizer.roles]] = 0
+    floors = {}
+    for name, split in prepared.splits.items():
+        if split is train:
+            continue
+        wanted = np.zeros_like(counts)
+        for example in as_scored(learner, split.source, World()):
+            wanted += np.bincount(main.targets(example).value, minlength=len(wanted))
+        size = None if main.names_tokens else split.counts["bytes"]
+        floors[name] = {"unigram": unigram_floor(counts, wanted, size)}
+    return floors
 
 
-def _predicted_counts(split: Split, size: int) -> np.ndarray:
-    """Of the tokens that a model predicts, which is all but the first of each text."""
-    counts = _token_counts(split, size)
-    for store in split.stores:
-        counts[int(store.read(0, 1)[0])] -= 1
-    return counts
-
-
-def _token_counts(split: Split, size: int) -> np.ndarray:
-    counts = np.zeros(size, dtype=np.int64)
+def _token_counts(split: Split, tokenizer: Tokenizer) -> np.ndarray:
+    counts = np.zeros(tokenizer.size, dtype=np.int64)
+    if not split.stores:
+        for index in range(len(split.source)):
+            for sequence in split.source.example(index).sequences:
+                counts += np.bincount(sequence, minlength=len(counts))
     for store in split.stores:
         for start in range(0, store.total, 1 << 22):
             tokens = store.read(start, min(start + (1 << 22), store.total))
-            counts += np.bincount(tokens, minlength=size)
+            counts += np.bincount(tokens, minlength=len(counts))
     return counts
 
 
@@ -206,7 +216,8 @@ def _record(
         "parent": node.parent.id if node.parent else (str(node.folder) if node.folder else None),
         "digests": {"data": run.digests, "tokenizer": prepared.tokenizer.digest},
         "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__,
-                     "python": platform.python_version()},
+                     "python": platform.python_version(),
+                     **libraries_of(stage.text_metrics), **stage.libraries},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
         "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
@@ -220,7 +231,6 @@ def _record(
             "stopped": run.stopped, "best_step": run.stopping.best_step, "metric": run.stopping.metric,
         },
         "results": results,
-        "floors": _known_floors(run),
         "samples": list(samples),
         "times": {
             "started": run.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),

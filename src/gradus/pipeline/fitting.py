@@ -9,6 +9,7 @@ from gradus.core.config import wrong
 from gradus.core.example import PairKind
 from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig
+from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
 
 PAIRS = get_args(PairKind)
 
@@ -29,3 +30,12 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[str(windows)]
         problem, hint = "no objective reads the label of these windows", f"add {{kind: {reader}}}"
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
+
+
+def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:
+    """Raises where texts are to be judged and the stage says none, or single words that name classes."""
+    if (asked := asked_of_texts(evaluate, stop)) and not says_texts:
+        key = "evaluate.metrics" if evaluate.metrics else "stop.metric"
+        text = ", ".join(asked) if stop is None or evaluate.metrics else stop.metric
+        hint = "the objective seq2seq, and a format with a `target`"
+        raise wrong(key, "this judges texts, and the stage says none of its own", text, hint)

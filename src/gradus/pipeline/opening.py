@@ -28,6 +28,7 @@ from gradus.data.rows import STANDARD_INPUT, RowsData
 from gradus.data.text import Separator, TextData, WindowKind
 from gradus.distributed.precision import DTYPES, Precision, resolve
 from gradus.distributed.world import choose_device
+from gradus.evaluation.texts import TextMetric
 from gradus.families.folder import CARD, ModelFolder, read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import (
@@ -68,6 +69,8 @@ class Reading(Config):
     """What the training rows were, by option or by name: standard input has no name and is read so."""
     windows: WindowKind = "contiguous"
     sentences: Literal["lines", "rules"] | None = None
+    metrics: tuple[TextMetric, ...] = ()
+    """What is asked of the texts that it says."""
     encoding: Encoding = "utf-8"
     documents: Literal["file", "blank line", "line"] | Separator = "file"
 
@@ -240,9 +243,10 @@ def _of_recipe(
         raise UserError(
             "there is no such stage", field="--stage", text=stage, hint=nearest(stage, whole.stages)
         )
-    data = whole.stages[stage].data
+    data, asked = whole.stages[stage].data, whole.stages[stage].text_metrics
     roles = whole.tokenizer.roles if isinstance(whole.tokenizer, PretrainedTokenizer) else {}
-    return Reading.of_stage(data), data.labels if isinstance(data, RowsData) else None, roles
+    reading = Reading.of_stage(data).model_copy(update={"metrics": asked})
+    return reading, data.labels if isinstance(data, RowsData) else None, roles
 
 
 Span = tuple[float, float] | None

@@ -134,6 +134,9 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         origin = [recipe.model.changes(), material.tokenizer_key(recipe)]
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
+    for part, key in ((config["evaluate"], "metrics"), *((one, "words") for one in config["objectives"])):
+        if part.get(key) is None:
+            part.pop(key, None)
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):
         config.pop(key, None)
@@ -141,12 +144,22 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         task["data"].pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data)}  # fmt: skip
+    if libraries := _libraries(name, stage):
+        made_of["libraries"] = libraries
     if stage.reads == "text":
         made_of["prompts"] = recipe.prompts
     if stage.zero_shot:
         made_of["zero_shot"] = probe_digests(name, stage, material)
     alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
     return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder, alike)
+
+
+def _libraries(name: str, stage: Stage) -> dict[str, str]:
+    try:
+        return stage.libraries
+    except UserError as mistake:
+        mistake.field = f"stages.{name}.{mistake.field}"
+        raise
 
 
 def _folder(stage: Stage, material: Material, name: str) -> Path:

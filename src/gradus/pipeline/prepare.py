@@ -23,6 +23,7 @@ from gradus.data.sources import Rows, Source
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.metrics import METRICS
+from gradus.evaluation.texts import NUMBERS, libraries_of
 from gradus.evaluation.zero_shot import Probe
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
@@ -340,19 +341,22 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
 
 
 def _check_metric(prepared: Prepared) -> None:
-    stop = prepared.node.stage.stop
+    stage, field = prepared.node.stage, f"stages.{prepared.node.name}"
+    libraries_of(stage.text_metrics, field=f"{field}.{'evaluate' if stage.evaluate.metrics else 'stop'}")
+    stop = stage.stop
     if stop is None or stop.metric is None:
         return
-    legal = METRICS[prepared.objectives[prepared.main].measure]
-    stage = prepared.node.stage
+    main = prepared.objectives[prepared.main]
+    legal = METRICS[main.measure] | ({"accuracy"} if main.names_tokens else set())
     if not stage.every_token:  # it is not known how many bytes were scored
         legal = legal - {"bits_per_byte"}
     if stage.says_answers:
-        legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else set())
+        texts = {name for names in NUMBERS.values() for name in names}
+        legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else texts)
     if stop.metric not in legal:
         raise UserError(
             "this stage reports no such metric",
-            field=f"stages.{prepared.node.name}.stop.metric",
+            field=f"{field}.stop.metric",
             text=stop.metric,
             hint=nearest(stop.metric, sorted(legal)),
         )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gradus.core.config import Config, wrong
-from gradus.core.duration import BatchSize, Duration, Interval, Quantity, SaveInterval, Share
+from gradus.core.duration import BatchSize, Duration, Quantity, Share
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import TextToText
@@ -19,12 +19,14 @@ from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
+from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.families import preset
 from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
-from gradus.pipeline.fitting import require_windows
+from gradus.pipeline.fitting import require_texts, require_windows
+from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
 from gradus.tokenizers import BytePairTokenizer, TokenizerConfig
 from gradus.training.transfer import Transferred
@@ -63,44 +65,6 @@ class StageModel(Config):
 
     def changes(self) -> dict[str, Any]:
         return {name: value for name, value in self if value is not None}
-
-
-class Evaluate(Config):
-    """When dev is scored. The last step always is."""
-
-    every: Interval | None = None
-    """Text: a tenth of the stage, rows: an epoch, unless given."""
-
-    @field_validator("every")
-    @classmethod
-    def _something(cls, every: Quantity | None) -> Quantity | None:
-        if every is not None and every.amount <= 0:
-            raise wrong("", "the interval must be more than nothing", every)
-        return every
-
-
-class Stop(Config):
-    """Early stopping: after `patience` evaluations without a better value."""
-
-    metric: str | None = None
-    """A metric of dev: accuracy, macro_f1, matthews, loss, bits_per_byte ...; the task's own unless given."""
-    patience: int | None = Field(None, ge=1)
-    """Evaluations without a better value; without it the stage runs to its end and the best weights are
-    kept."""
-
-
-class Save(Config):
-    """When the exact state is written, and how many of those folders stay until the stage is done."""
-
-    every: SaveInterval = Quantity(2, "minutes")
-    keep: int = Field(2, ge=1)
-
-    @field_validator("every")
-    @classmethod
-    def _something(cls, every: Quantity) -> Quantity:
-        if every.amount <= 0 or (every.unit == "steps" and every.amount % 1):
-            raise wrong("", "the interval must be more than nothing, and steps a whole number", every)
-        return every
 
 
 def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
@@ -190,6 +154,7 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         self._task_fits()
         self._probes_fit()
+        require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)
         kinds = [objective.kind for objective in self.objectives]
         if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
             raise wrong("objectives", "this objective stands there twice", twice)
@@ -292,9 +257,21 @@ class Stage(Config):
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
+        if self.text_metrics:
+            return NUMBERS[self.text_metrics[0]][0]
         if self.says_answers and self.told_answers:
             return "accuracy"
         return "bits_per_byte" if self.every_token else MAIN_METRIC[self.measure]
+
+    @property
+    def text_metrics(self) -> tuple[TextMetric, ...]:
+        """What is asked of the texts that it says."""
+        return asked_of_texts(self.evaluate, self.stop)
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of the libraries that decide what it reads. Raises UserError where one is missing."""
+        return {name: number for one in self.objectives for name, number in one.libraries.items()}
 
     @property
     def every_token(self) -> bool:

@@ -1,4 +1,4 @@
-"""Answers in words: what a model that was taught `seq2seq` says of rows, for `predict`.
+"""Answers in words: what a model that was taught `seq2seq` says of rows, and how good that is.
 
 Where the format has `answers`, the likeliest of their words names the class; else the answer is what greedy
 decoding says.
@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradus.core.example import Example
+from gradus.data.encoding import RowEncoder
+from gradus.data.labels import LabelledRow
 from gradus.data.readers import Row
 from gradus.data.text_to_text import TextToTextEncoder
 from gradus.distributed.world import World
-from gradus.evaluation.answering import answer_nats
+from gradus.evaluation.answering import answer_nats, greedy_matches
 from gradus.evaluation.generate import generate_all
 from gradus.evaluation.sampling import Sampling
+from gradus.evaluation.texts import TextMetric, text_metrics
+from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective
 from gradus.pipeline.answers import Answer
 from gradus.pipeline.opening import never_said
+from gradus.tokenizers import Tokenizer
+from gradus.training.learner import Learner
 
 if TYPE_CHECKING:
     from gradus.pipeline.serving import Model
@@ -29,39 +35,70 @@ MOST_TOKENS = 256
 """Of an answer that greedy decoding says; the context where that is shorter."""
 
 
+def answer_metrics(
+    encoder: RowEncoder,
+    rows: Sequence[LabelledRow],
+    learner: Learner,
+    world: World,
+    budget: int,
+    asked: Sequence[TextMetric] = (),
+) -> dict[str, float]:
+    """For a model that says answers: `exact_match`, the share of rows whose answer greedy decoding says, and,
+    where classes have words, `accuracy`, the share whose right word is the likeliest of them, else what is
+    `asked` of the texts that greedy decoding says. No metrics for others. The learner must be in evaluation
+    mode."""
+    says = _taught(learner)
+    if not isinstance(encoder, TextToTextEncoder) or says is None:
+        return {}
+    examples, common = encoder.encode(rows), (learner.transformer, says)
+    metrics = {"exact_match": float(greedy_matches(*common, examples, world, budget).mean())}
+    if encoder.form.answers:
+        words = len(encoder.form.answers)
+        nats = answer_nats(*common, encoder.candidates(rows), words, world, budget)
+        right = np.array([example.label for example in examples])
+        metrics["accuracy"] = float((nats.argmin(1) == right).mean())
+    elif asked:
+        mine = encoder.encode(rows[world.rank :: world.size], labelled=False)
+        shares = world.gather(_greedy(learner.transformer, encoder, mine))
+        said = [shares[place % world.size][place // world.size] for place in range(len(rows))]
+        metrics |= text_metrics(asked, said, [encoder.form.said(row) for row in rows])
+    return metrics
+
+
 def says(model: Model) -> Objective | None:
     """The objective that answers rows in words; None where there is none, or rows are read otherwise."""
     if model.reading.format is None or model.reading.format.kind != "text_to_text":
         return None
-    return next((one for one in model.opened.learner.objectives if one.name == "seq2seq"), None)
+    return _taught(model.opened.learner)
+
+
+def _taught(learner: Learner) -> Objective | None:
+    return next((one for one in learner.objectives if one.name == "seq2seq"), None)
 
 
 def said_of(model: Model, rows: Sequence[Row]) -> Iterator[Answer]:
     """The answer to each row, in order: log-likelihoods of the format's words, or a text."""
-    encoder, objective = model.row_encoder, says(model)
+    encoder, objective, opened = model.row_encoder, says(model), model.opened
     assert isinstance(encoder, TextToTextEncoder) and objective is not None
-    read = encoder.encode(rows, labelled=False)
+    read, transformer = encoder.encode(rows, labelled=False), opened.learner.transformer
     if encoder.form.answers is None:
-        texts = _greedy(model, read)
+        texts = _greedy(transformer, encoder, read)
         yield from (
             Answer(row, np.zeros(0), one.truncated, text) for row, one, text in zip(rows, read, texts)
         )
         return
-    opened, words = model.opened, len(encoder.form.answers)
-    world = World(device=opened.device)
-    nats = answer_nats(
-        opened.learner.transformer, objective, encoder.candidates(rows), words, world, opened.budget
-    )
+    world, words = World(device=opened.device), len(encoder.form.answers)
+    nats = answer_nats(transformer, objective, encoder.candidates(rows), words, world, opened.budget)
     yield from (Answer(row, -own, one.truncated) for row, one, own in zip(rows, read, nats))
 
 
-def _greedy(model: Model, read: Sequence[Example]) -> list[str]:
+def _greedy(transformer: Transformer, encoder: TextToTextEncoder, read: Sequence[Example]) -> list[str]:
     """What greedy decoding says after each row as its encoder lays it out."""
-    tokens, opened = model.tokens, model.opened
-    config = opened.folder.config
-    start = read[0].decoded[0][:-1].tolist() if config.encodes_and_decodes else None
+    tokens, config = encoder.tokenizer, transformer.config
+    assert isinstance(tokens, Tokenizer)
+    start = [tokens.role(name) for name in config.decoder_roles] if config.encodes_and_decodes else None
     said = generate_all(
-        opened.learner.transformer, [one.sequences[0].tolist() for one in read],
+        transformer, [one.sequences[0].tolist() for one in read],
         Sampling(temperature=0.0, tokens=min(MOST_TOKENS, config.context)), tokens.role("end"),
         never_said(tokens, config), start=start,
     )  # fmt: skip

@@ -238,6 +238,8 @@ class Model:
     def require_answers(self) -> None:
         """Raises UserError for a model that answers no rows, neither by a head nor in words."""
         if self.task is None and says(self) is None:
+            if self.opened.folder.config.arrangement == "encoder":
+                raise self._unfit("this model answers no rows: it names hidden tokens")
             raise self._unfit("this model answers no rows: it is a language model", "generate")
 
     def require_speech(self) -> None:
@@ -258,8 +260,9 @@ class Model:
         problem = "this model was not taught to predict every token of a text from those before it"
         raise self._unfit(problem, "generate")
 
-    def _unfit(self, problem: str, fits: str) -> UserError:
-        hint = f"`gradus {fits}` and `gradus evaluate` fit it"
+    def _unfit(self, problem: str, *commands: str) -> UserError:
+        fitting = " and ".join(f"`gradus {command}`" for command in (*commands, "evaluate"))
+        hint = f"{fitting} {'fit' if commands else 'fits'} it"
         return UserError(problem, file=self.opened.folder.path, hint=hint)
 
     @cached_property

@@ -28,12 +28,12 @@ from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
-from gradus.pipeline.answers import answer_metrics
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
+from gradus.pipeline.saying import answer_metrics
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
 from gradus.training.stopping import Stopping
@@ -262,7 +262,8 @@ class StageRun:
             own = scores[prepared.main].rows_between(start, start := start + len(text.source))
             metrics |= summarise_part(main, own, name, text.counts["bytes"])
         if self.node.stage.says_answers:
-            metrics |= answer_metrics(prepared.encoder, part.rows, learner, self.world, self.budget)
+            asked = self.node.stage.text_metrics
+            metrics |= answer_metrics(prepared.encoder, part.rows, learner, self.world, self.budget, asked)
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 

@@ -73,6 +73,10 @@ class Words:
         every = np.ones(self.size, dtype=bool)
         return WordEdges(every, every)
 
+    @property
+    def spelling(self) -> list[bytes]:
+        return [b"\n" if name.startswith("<") else name.encode() for name in self.names]
+
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         found = [list(text) if without_spaces([text]) else text.split(" ") for text in texts]
         return [np.array([self._number(word) for word in words if word], np.int64) for words in found]
@@ -193,6 +197,7 @@ def columns(text: str) -> int:
 TO_WORDS = TextToText(
     source="sst2 sentence: {sentence}", label="label", answers={"0": "negative", "1": "positive"}
 )
+WHOLE_WORDS = MaskedLMConfig(unit="word", words="jieba", share=0.3)
 SHORT_SPANS = SpanCorruptionConfig(share=0.2, mean_span=2.0)
 """More spans than a short example has by default."""
 TALES = [["We came late .", "It was dark ."], ["The song is long .", "Nobody sings it ."]]
@@ -202,6 +207,7 @@ SENTENCE = {"sentence": "a gorgeous , witty film", "label": "1"}
 WORKED: dict[str, Callable[[], str]] = {
     "causal_lm": lambda: of_text(CausalLMConfig(), "decoder", "Thank you for inviting", also="me"),
     "masked_lm": lambda: of_text(MaskedLMConfig(), "encoder", ENGLISH, 2),
+    "masked_lm, words": lambda: of_text(WHOLE_WORDS, "encoder", CHINESE, 1),
     "masked_lm, spans": lambda: of_text(MaskedLMConfig(unit="span", share=0.3), "encoder", CHINESE, 1),
     "next_sentence": lambda: of_sentences(NextSentenceConfig(), TALES, 0),
     "next_sentence, another": lambda: of_sentences(NextSentenceConfig(), TALES, 2),

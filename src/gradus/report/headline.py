@@ -77,8 +77,8 @@ def _of_stage(run: Run, table: Table) -> tuple[str, list[str]]:
     said = [_against(table, base, line) for line in others] or [_alone(table, base)]
     floor = table.strongest_floor(base.variant)
     title = said[0] + (f"; {floor.title} {number(floor.values[table.metric], table.metric)}" if floor else "")
-    what = f"{metric_name(table.metric).capitalize()} on {table.split} after {table.stage}"
-    details = [f"{what}, {_seeds(table.lines)}."]
+    what = f"{metric_name(table.metric)} on {table.split} after {table.stage}"
+    details = [f"{what[0].upper()}{what[1:]}, {_seeds(table.lines)}."]
     details += [_beside_floor(table, base, floor)] if floor else []
     return title, details + [f"{one[0].upper()}{one[1:]}." for one in said[1:]]
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
-from gradus.core.errors import UserError
+from gradus.core import libraries
 
 LIBRARIES = ("ftfy", "spacy")
 _REPLACED = str.maketrans({"—": "-", "–": "-", "―": "-", "…": "...", "´": "'"})
@@ -34,13 +33,8 @@ def standardise(text: str) -> str:
 
 def versions() -> dict[str, str]:
     """The version of each library. Raises UserError where one is not installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            raise _missing(name) from None
-    return found
+    user, place = "the pre-tokenisation of GPT-1's release", "tokenizer.pre_tokenization"
+    return libraries.versions(LIBRARIES, user, "release", "`simple`", field=place, text="release")
 
 
 @cache
@@ -49,11 +43,10 @@ def words_of_release() -> Callable[[str], list[str]]:
 
     Raises UserError where ftfy or spaCy is not installed.
     """
-    try:
-        import ftfy
-        import spacy
-    except ImportError as error:
-        raise _missing(error.name or "ftfy") from None
+    versions()
+    import ftfy
+    import spacy
+
     cut = spacy.blank("en").tokenizer  # the rules of English, which no trained pipeline changes
     fix = ftfy.fix_text
 
@@ -62,12 +55,3 @@ def words_of_release() -> Callable[[str], list[str]]:
         return ["\n" if word == NEWLINE else word for word in found]
 
     return words
-
-
-def _missing(library: str) -> UserError:
-    return UserError(
-        f"the pre-tokenisation of GPT-1's release needs {library}, which is not installed",
-        field="tokenizer.pre_tokenization",
-        text="release",
-        hint='pip install "gradus-lm[release]", or `simple`',
-    )

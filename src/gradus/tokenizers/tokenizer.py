@@ -25,7 +25,7 @@ from gradus.tokenizers import cutting, standard
 from gradus.tokenizers.files import PreTokenization, Template, read_tokenizer, write_tokenizer
 from gradus.tokenizers.roles import RELEASE, WORD_END, check_role, check_roles, role_text
 from gradus.tokenizers.sentences import sentence_ends
-from gradus.tokenizers.words import word_edges
+from gradus.tokenizers.words import spelling, word_edges
 
 BATCH = 1 << 21
 """Characters encoded at once: enough for every thread, little enough that the library's lists stay small."""
@@ -171,6 +171,11 @@ class Tokenizer:
     def word_edges(self) -> WordEdges:
         """Which tokens begin and end words. See `words`."""
         return word_edges(self)
+
+    @cached_property
+    def spelling(self) -> Sequence[bytes]:
+        """What each token writes, in UTF-8. See `words`."""
+        return spelling(self)
 
     @cached_property
     def _cuts(self) -> re.Pattern[str] | None:

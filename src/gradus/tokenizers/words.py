@@ -1,7 +1,8 @@
-"""Which tokens begin or end a word: what whole-word and span masking need to know of a vocabulary.
+"""Which tokens begin or end a word, and what they write: what whole-word and span masking need to know of a
+vocabulary.
 
 A word is a run of letters and digits; a mark, a Chinese character (as in BERT's `_is_chinese_char`) and white
-space stand alone. A segmenter of Chinese words would be one more array, over texts and not the vocabulary.
+space stand alone. Words of several Chinese characters are a matter of the text: see `segmenters`.
 
 Shapes: V vocabulary.
 """
@@ -9,7 +10,8 @@ Shapes: V vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol
 
@@ -56,19 +58,41 @@ def word_edges(tokenizer: _Tokens) -> WordEdges:
     return WordEdges((edges & BEGINS) > 0, (edges & ENDS) > 0)
 
 
-def _reader(parts: dict[str, Any]) -> Any:
+def spelling(tokenizer: _Tokens) -> list[bytes]:
+    """What each token writes, in UTF-8 [V]; those that play a role, or are none, write a line's end."""
+    parts = json.loads(tokenizer.inner.to_str())
+    spelt = _speller(parts)
+    found = [b"\n"] * tokenizer.size
+    special = {tokenizer.role(name) for name in tokenizer.roles}
+    for token, number in tokenizer.inner.get_vocab(with_added_tokens=True).items():
+        if number not in special:
+            found[number] = spelt(token)
+    return found
+
+
+def _reader(parts: dict[str, Any]) -> Callable[[str], int]:
     """How the tokens of this kind of vocabulary write where words begin."""
-    model = parts["model"]
+    model, spelt = parts["model"], _speller(parts)
     if prefix := model.get("continuing_subword_prefix"):
         return lambda token: 0 if token.startswith(prefix) else BEGINS
     if suffix := model.get("end_of_word_suffix"):
         return lambda token: ENDS if token.endswith(suffix) else 0
+    return lambda token: _of_bytes(spelt(token))
+
+
+def _speller(parts: dict[str, Any]) -> Callable[[str], bytes]:
+    """How the tokens of this kind of vocabulary write text."""
+    model = parts["model"]
+    if prefix := model.get("continuing_subword_prefix"):
+        return lambda token: token.removeprefix(prefix).encode()
+    if suffix := model.get("end_of_word_suffix"):
+        return lambda token: token.replace(suffix, " ").encode()
     kinds = set(_kinds(parts.get("pre_tokenizer"))) | set(_kinds(parts.get("decoder")))
     if "ByteLevel" in kinds:
-        return _of_bytes
+        return _bytes_spelt
     if "Metaspace" in kinds or any(isinstance(one, list) for one in model.get("vocab", ())):
-        return lambda token: _of_text(token.replace(METASPACE, " "))
-    return _of_text
+        return lambda token: _byte_named(token) or token.replace(METASPACE, " ").encode()
+    return str.encode
 
 
 def _kinds(part: dict[str, Any] | None) -> list[str]:
@@ -87,12 +111,21 @@ def _bytes_of() -> dict[str, int]:
     return {chr(byte): byte for byte in plain} | {chr(256 + at): byte for at, byte in enumerate(others)}
 
 
-def _of_bytes(token: str) -> int:
-    """A token of bytes; one that begins or ends inside a character goes on at that side."""
+def _bytes_spelt(token: str) -> bytes:
     table = _bytes_of()
     if any(character not in table for character in token):
-        return _of_text(token)
-    raw = bytes(table[character] for character in token)
+        return token.encode()
+    return bytes(table[character] for character in token)
+
+
+def _byte_named(token: str) -> bytes | None:
+    """The byte of a token such as <0xE4>, with which a vocabulary of text writes what it lacks."""
+    found = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
+    return bytes.fromhex(found[1]) if found else None
+
+
+def _of_bytes(raw: bytes) -> int:
+    """A token of bytes; one that begins or ends inside a character goes on at that side."""
     text = raw.decode("utf-8", errors="replace")
     flags = _of_text(text)
     if text.startswith("\ufffd"):
@@ -108,7 +141,10 @@ def _of_text(text: str) -> int:
 
 def stands_alone(character: str) -> bool:
     """Whether no word goes on over this character: white space, a mark, or a Chinese character."""
+    return not (character.isalnum() or character == "\ufffd") or is_chinese(character)
+
+
+def is_chinese(character: str) -> bool:
+    """As BERT's `_is_chinese_char`."""
     code = ord(character)
-    return not (character.isalnum() or character == "\ufffd") or any(
-        low <= code <= high for low, high in _CHINESE
-    )
+    return any(low <= code <= high for low, high in _CHINESE)
