@@ -2,9 +2,9 @@
 
     python benchmarks/initialisation.py docs/initialisation.png      # about ten minutes on two cores
 
-A decoder of 12 layers x 96 on the documentation that comes with Python, norm after or before. Left and
-middle: root mean squares of the states and of the gradient of each layer's `feed_forward.up` at the start,
-for four initialisations. Right: training loss with Adam at 3e-3, with a warm-up of 100 steps and with none.
+A decoder of 12 layers x 96 on the documentation that comes with Python, norm after or before. Above: root
+mean squares of the states and of the gradient of each layer's `feed_forward.up` at the start, for four
+initialisations. Below: training loss with Adam at two rates, with a warm-up of 100 steps and with none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from gradus.tokenizers import BytePairTokenizer, Tokenizer
 from gradus.training.learner import Learner
 from gradus.training.trainer import Trainer
 
-LAYERS, WIDTH, CONTEXT, WINDOWS, STEPS, WARM_UP, RATE = 12, 96, 64, 16, 300, 100, 3e-3
+LAYERS, WIDTH, CONTEXT, WINDOWS, STEPS, WARM_UP = 12, 96, 64, 16, 300, 100
+RATES = 1e-3, 3e-3
 KINDS, NORMS = ("normal", "residual", "xavier", "fan_in"), ("after", "before")
 
 
@@ -46,20 +47,26 @@ def scales(text: HeldTokens, config: ModelConfig) -> tuple[list[float], list[flo
     """Root mean squares at the start: of the states that leave each layer, and of each layer's gradient."""
     transformer, states = Transformer(config).initialise(1), []
     for block in transformer.blocks:
-        block.register_forward_hook(lambda _, __, found: states.append(float(found.square().mean().sqrt())))
+        block.register_forward_hook(
+            lambda _, __, found: states.append(float(found.detach().square().mean().sqrt()))
+        )
     windows = [text.read(start, start + CONTEXT + 1) for start in range(0, 16 * CONTEXT, CONTEXT)]
     value = torch.from_numpy(np.concatenate([window[1:] for window in windows]))
     found = transformer(ragged([window[:-1] for window in windows]))
     (transformer.token_loss(found, value, torch.ones(len(value))) / len(value)).backward()
-    gradients = [block.feed_forward.up.weight.grad.square().mean().sqrt() for block in transformer.blocks]
-    return states, [float(gradient) for gradient in gradients]
+    return states, [rms(block.feed_forward.up.weight.grad) for block in transformer.blocks]
 
 
-def losses(text: HeldTokens, config: ModelConfig, warmup: int) -> list[float]:
+def rms(tensor: torch.Tensor) -> float:
+    """The root mean square."""
+    return float(tensor.square().mean().sqrt())
+
+
+def losses(text: HeldTokens, config: ModelConfig, rate: float, warmup: int) -> list[float]:
     """The loss of every step, in nats a token; cut where it is no number any more."""
     learner = Learner(Transformer(config), [CausalLMConfig().build(Task(config, "pretrain"))]).initialise(1)
     feed = Feed(Windows(text, CONTEXT), WINDOWS, 1, WINDOWS * STEPS)
-    trainer = Trainer(learner, feed, Adam(lr=RATE).build(learner.named_parameters()), Constant(), World(),
+    trainer = Trainer(learner, feed, Adam(lr=rate).build(learner.named_parameters()), Constant(), World(),
                       warmup=warmup, budget=1 << 20, clip=None)  # fmt: skip
     return [report.total for report in trainer.steps(lambda clock: frozenset({"report"}))]
 
@@ -70,27 +77,23 @@ def draw(found: dict, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    figure, ((left, right), below) = pyplot.subplots(2, 2, figsize=(10, 7.2), layout="constrained")
     for place, kind in enumerate(KINDS):
         for norm, style in zip(NORMS, ("-", "--")):
             states, gradients = found["scales"][f"{norm} {kind}"]
-            for axis, values in ((left, states), (middle, gradients)):
+            for axis, values in ((left, states), (right, gradients)):
                 axis.semilogy(range(1, LAYERS + 1), values, style, color=f"C{place}", label=f"{kind}, {norm}")
     left.set(title="states at the start", xlabel="layer", ylabel="root mean square")
-    middle.set(title="gradients at the start", xlabel="layer")
+    right.set(title="gradients at the start", xlabel="layer")
     left.legend(fontsize=7, ncols=2)
-    for place, (name, curve) in enumerate(found["losses"].items()):
-        smooth = np.convolve(curve, np.ones(10) / 10, "valid")
-        right.plot(
-            range(10, len(curve) + 1),
-            smooth,
-            "-" if "100" in name else ":",
-            color=f"C{place // 2}",
-            label=name,
-        )
-    right.set(title=f"training loss, Adam at {RATE:g}", xlabel="step", ylabel="nats a token")
-    right.legend(fontsize=8)
-    figure.savefig(file, dpi=110)
+    for norm, axis in zip(NORMS, below):
+        for (place, rate), warmup in product(enumerate(RATES), (WARM_UP, 0)):
+            curve = np.convolve(found["losses"][norm, rate, warmup], np.ones(10) / 10, "valid")
+            label, style = f"rate {rate:g}, warm-up {warmup}", "-" if warmup else ":"
+            axis.plot(range(10, len(curve) + 10), curve, style, color=f"C{place}", label=label)
+        axis.set(title=f"training loss, norm {norm}", xlabel="step", ylabel="nats a token")
+        axis.legend(fontsize=8)
+    figure.savefig(file, dpi=100)
 
 
 def main() -> None:
@@ -105,10 +108,10 @@ def main() -> None:
     found: dict = {"scales": {}, "losses": {}}
     for norm, kind in product(NORMS, KINDS):
         found["scales"][f"{norm} {kind}"] = scales(text, model(tokenizer, norm, kind))
-    for norm, warmup in product(NORMS, (WARM_UP, 0)):
-        name = f"norm {norm}, warm-up {warmup}"
-        found["losses"][name] = losses(text, model(tokenizer, norm), warmup)
-        print(f"{name}: loss {np.mean(found['losses'][name][-20:]):.3f} over the last 20 steps", flush=True)
+    for norm, rate, warmup in product(NORMS, RATES, (WARM_UP, 0)):
+        curve = found["losses"][norm, rate, warmup] = losses(text, model(tokenizer, norm), rate, warmup)
+        last = np.mean(curve[-20:])
+        print(f"norm {norm}, rate {rate:g}, warm-up {warmup}: loss {last:.3f} over the last 20", flush=True)
     print(
         json.dumps(
             {name: [f"{values[0]:.2e}", f"{values[-1]:.2e}"] for name, (_, values) in found["scales"].items()}
