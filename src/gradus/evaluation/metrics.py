@@ -16,6 +16,7 @@ from gradus.core.errors import UserError, nearest
 LARGER_IS_BETTER: dict[str, bool] = {
     "accuracy": True,
     "exact_match": True,
+    "f1": True,
     "macro_f1": True,
     "matthews": True,
     "pearson": True,
@@ -32,10 +33,13 @@ METRICS: dict[str, set[str]] = {
     "classes": {"accuracy", "macro_f1", "matthews", "calibration_error", "loss"},
     "number": {"pearson", "spearman", "loss"},
     "choices": {"accuracy", "loss"},
+    "spans": {"exact_match", "f1", "loss"},
 }
 """What an objective's predictions are (`Objective.measure`) -> the metrics they have."""
 
-MAIN_METRIC = {"tokens": "loss", "classes": "accuracy", "number": "pearson", "choices": "accuracy"}
+MAIN_METRIC = {
+    "tokens": "loss", "classes": "accuracy", "number": "pearson", "choices": "accuracy", "spans": "f1",
+}  # fmt: skip
 """The metric that speaks for a stage unless its `stop` names another."""
 
 CALIBRATION_BINS = 15

@@ -13,14 +13,21 @@ import numpy as np
 from gradus.data.encoding import RowEncoder
 from gradus.data.formats import MultipleChoice
 from gradus.data.labels import LabelledRow, label_text, number_of
+from gradus.data.question_windows import QuestionEncoder
+from gradus.data.questions import Question
 from gradus.data.rows import RowsData
 from gradus.data.text_to_text import TextToTextEncoder
 from gradus.distributed.world import World
 from gradus.evaluation.answering import answer_nats, greedy_matches
 from gradus.evaluation.evaluator import Scores
-from gradus.evaluation.floors import choice_floors, classification_floors, number_floors
+from gradus.evaluation.floors import (
+    choice_floors,
+    classification_floors,
+    number_floors,
+)
 from gradus.objectives import Measure
 from gradus.pipeline.prepare import Prepared, Split
+from gradus.pipeline.spans import span_answer_metrics, span_floor_metrics, span_judged, span_said
 from gradus.training.learner import Learner
 
 
@@ -40,8 +47,10 @@ def told(
     """{"label", "probabilities", "scores"} of a row's scores [K].
 
     Classes: the label's name, numbers by name. Choices: the answer's text and its "index", numbers in the
-    order of the answers. A number: "label" alone.
+    order of the answers. A number: "label" alone. Spans: see `span_said`.
     """
+    if isinstance(encoder, QuestionEncoder):
+        return span_said(encoder, row, scores)
     if measure == "number":
         return {"label": float(scores[0])}
     if measure == "choices":
@@ -59,11 +68,19 @@ def told(
 
 
 def answer_metrics(
-    encoder: RowEncoder, rows: Sequence[LabelledRow], learner: Learner, world: World, budget: int
+    encoder: RowEncoder,
+    rows: Sequence[LabelledRow],
+    scores: Scores,
+    learner: Learner,
+    world: World,
+    budget: int,
 ) -> dict[str, float]:
-    """For a model that says answers: `exact_match`, the share of rows whose answer greedy decoding says, and,
-    where classes have words, `accuracy`, the share whose right word is the likeliest of them. No metrics for
-    others. The learner must be in evaluation mode."""
+    """For a model whose answers are texts: `exact_match` and `f1` of those that it finds in a context; of one
+    that says them `exact_match`, the share of rows whose answer greedy decoding says, and, where classes have
+    words, `accuracy`, the share whose right word is the likeliest of them. No metrics for others. `scores`
+    are those of the objective that it is judged by. The learner must be in evaluation mode."""
+    if isinstance(encoder, QuestionEncoder):
+        return span_answer_metrics(encoder, rows, scores.values)
     if not isinstance(encoder, TextToTextEncoder):
         return {}
     says = next((one for one in learner.objectives if one.name == "seq2seq"), None)
@@ -87,6 +104,9 @@ def prediction_lines(prepared: Prepared, split: Split, scores: Scores) -> list[d
     for place, row in enumerate(split.rows):
         answer = told(measure, names, row, scores.values[place], encoder)
         line = {"row": row.index, "file": row.file, "line": row.line, "text": encoder.format.shown(row)}
+        if isinstance(encoder, QuestionEncoder):
+            lines.append(line | span_judged(encoder, row, answer))
+            continue
         truth = scores.labels[place]
         if measure == "number":
             line |= {"label": float(truth), "predicted": answer["label"],
@@ -115,6 +135,8 @@ def row_floors(prepared: Prepared) -> dict[str, dict[str, dict[str, float]]]:
                                 [number_of(row, field) for row in split.rows])
             for name, split in others.items()
         }  # fmt: skip
+    if isinstance(form, Question):
+        return {name: span_floor_metrics(form, split.rows) for name, split in others.items()}
     if measure == "choices":
         assert isinstance(form, MultipleChoice)
         right = [form.right(row) for row in train.rows]

@@ -257,8 +257,9 @@ class StageRun:
         names = prepared.labels.names if prepared.labels else ()
         main = prepared.objectives[prepared.main]
         metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
-        if self.node.stage.says_answers:
-            metrics |= answer_metrics(prepared.encoder, part.rows, learner, self.world, self.budget)
+        if self.node.kind == "rows":
+            judged = scores[prepared.main]
+            metrics |= answer_metrics(prepared.encoder, part.rows, judged, learner, self.world, self.budget)
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 
