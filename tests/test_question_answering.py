@@ -133,6 +133,9 @@ def test_predict_evaluate_and_the_run_agree(
         assert ("no_answer_score" in said) == unanswerable
     asked = [{"question": row.fields["question"], "context": row.fields["context"]} for row in rows]
     assert [one["text"] for one in model.predict(asked)] == [line["predicted"] for line in kept]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    predict_file(model, tmp_path / "asked.jsonl", tmp_path / "again.jsonl")
+    assert [one["text"] for one in lines(tmp_path / "again.jsonl")] == [line["predicted"] for line in kept]
     assert command("report", folder)[0] == 0
 
 
@@ -162,6 +165,21 @@ def test_transformers_finds_the_same_logits(tmp_path: Path, preset: str) -> None
     assert np.abs(reopened.logits([pair])[0] - expected).max() < 1e-4
     (said,) = reopened.predict(asked)
     assert context[said["start"] : said["end"]] == said["text"]
+
+
+def test_other_objectives_read_questions_without_their_answers(tmp_path: Path) -> None:
+    path = recipe(tmp_path, objectives=[{"kind": "masked_lm"}])
+    changed(tmp_path, "answers: texts", "answers: nothing", "qa.yaml")
+    folder = gradus.run(path, runs=tmp_path / "runs", device="cpu")
+    (record,) = (folder / "stages").glob("*/stage.json")
+    assert set(json.loads(record.read_text())["results"]["dev"]) == {"loss", "perplexity"}
+
+
+def test_an_empty_context_holds_nothing(tmp_path: Path) -> None:
+    folder = gradus.run(recipe(tmp_path), runs=tmp_path / "runs", device="cpu")
+    (stage,) = (folder / "stages").iterdir()
+    (said,) = load(stage / "model", device="cpu").predict([{"question": "谁？", "context": ""}])
+    assert said["text"] == "" and said["start"] is said["end"] is said["score"] is None
 
 
 def test_a_few_questions_are_learnt_by_heart(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class QuestionEncoder(RowEncoder):
             )
         laid = [self.frame.laid([kept, context[begin : begin + room]], roles) for begin in begins]
         read = tuple(ids for ids, _ in laid)
-        answer = self._answer(row, places) if labelled else None
+        answer = self._answer(row, places) if labelled and self.answers is not None else None
         return Example(
             row.index, read, truncated=cut, spans=self._spans(answer, begins, room, len(context), len(kept)),
             segments=tuple(belongs for _, belongs in laid) if self.frame.segments else (),

@@ -79,7 +79,7 @@ def answer_metrics(
     that says them `exact_match`, the share of rows whose answer greedy decoding says, and, where classes have
     words, `accuracy`, the share whose right word is the likeliest of them. No metrics for others. `scores`
     are those of the objective that it is judged by. The learner must be in evaluation mode."""
-    if isinstance(encoder, QuestionEncoder):
+    if isinstance(encoder, QuestionEncoder) and encoder.answers is not None:
         return span_answer_metrics(encoder, rows, scores.values)
     if not isinstance(encoder, TextToTextEncoder):
         return {}

@@ -112,7 +112,10 @@ class Reading(Config):
             changes["pattern"] = None
         if known not in ("tsv", "csv"):
             changes |= {"columns": None, "header": None, "quotes": None}
-        if known not in ("jsonl", "json", "parquet"):
+        into_whole = known == "jsonl" and not (self.reader.rows or "*").startswith("*")
+        if (
+            known not in ("jsonl", "json", "parquet") or into_whole
+        ):  # lines are no such whole: columns are keys
             changes |= {"rows": None, "fields": {}}
         if known == "parquet":
             changes["encoding"] = "utf-8"

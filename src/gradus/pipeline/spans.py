@@ -20,15 +20,16 @@ def span_said(encoder: QuestionEncoder, row: LabelledRow, scores: np.ndarray) ->
     it.
 
     Where questions may have no answer, "no_answer_score" is that of none; if it is larger, the text is empty
-    and stands nowhere.
+    and stands nowhere. So it is in a context without tokens, where nothing has a score either.
     """
     score, first, last, probability, nothing, _, window = scores.tolist()
     begin, end = encoder.cut_out(row, int(window), int(first), int(last))
+    there = begin < end
+    none = not there or (encoder.form.unanswerable and nothing > score)
     said = {"text": row.fields[encoder.form.context][begin:end], "start": begin, "end": end}
-    if encoder.form.unanswerable:
-        said |= {"text": "", "start": None, "end": None} if nothing > score else {}
-        said["no_answer_score"] = nothing
-    return said | {"score": score, "probability": probability}
+    said |= {"text": "", "start": None, "end": None} if none else {}
+    said |= {"no_answer_score": nothing} if encoder.form.unanswerable else {}
+    return said | {"score": score if there else None, "probability": probability}
 
 
 def span_judged(encoder: QuestionEncoder, row: LabelledRow, answer: dict[str, Any]) -> dict[str, Any]:
