@@ -92,7 +92,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-CASES = [("bert-tiny", False), ("bert-tiny", True), ("gpt2-tiny", True), ("bart-mini", False)]
+CASES = [
+    ("bert-tiny", False),
+    ("bert-tiny", True),
+    ("gpt1-tiny", False),
+    ("gpt2-tiny", True),
+    ("bart-mini", False),
+]
 
 
 @pytest.mark.parametrize(("preset", "unanswerable"), CASES)
