@@ -143,7 +143,7 @@ RECIPE_CASES = [
     recipe_case("kind of tokenizer", "kind: char", "kind: sentencepiece", r":2: tokenizer: unknown word: 'sentencepiece'", "one of bpe, char, gpt1, pretrained"),
     recipe_case("no kind", "{kind: char}", "{vocab_size: 300}", r":2: tokenizer: a `kind` is missing", "one of bpe, char"),
     recipe_case("preset", "layers: 1", "preset: gtp1, layers: 1", r"recipe\.yaml:3: model\.preset", "'gtp1'", "did you mean 'gpt1'"),
-    recipe_case("window for rows", "kind: rows", "kind: rows\n      long: window", r":14: stages\.judge\.data\.long: unknown word: 'window'", "one of truncate, error"),
+    recipe_case("window for rows", "kind: rows", "kind: rows\n      long: window", r":14: stages\.judge\.data\.long: rows of the format single are read as one: 'window'", "truncate or error"),
     recipe_case("precision", LAST, LAST + "    precision: fp8\n", r"stages\.judge\.precision: unknown word: 'fp8'", "auto, fp32, bf16"),
     # the shape of the file
     recipe_case("not YAML", "seed: 1", "seed: [1", r"recipe\.yaml:2: this is not YAML", "'tokenizer: {kind: char}'", "begins on line 1"),

@@ -96,7 +96,10 @@ def recipe(folder: Path, by: object, **changes: object) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "english.txt").write_text("The sea was calm, and the ship lay still under the moon.\n" * 60)
     (folder / "chinese.txt").write_text("海很平静，船在月光下一动不动。\n" * 30, encoding="utf-8")
-    texts = {name: {"kind": "text", "train": f"{name}.txt", "dev": "10 %"} for name in ("english", "chinese")}
+    texts = {
+        name: {"kind": "text", "train": str(folder / f"{name}.txt"), "dev": "10 %"}
+        for name in ("english", "chinese")
+    }
     data = {"mix": texts, "by": by}
     return tiny(
         folder / "recipe.yaml", {"stages.pretrain.data": data, "tokenizer": {"kind": "char"}, **changes}
@@ -159,6 +162,6 @@ def test_what_cannot_be_mixed_is_told(tmp_path, by, told):
 def test_texts_of_other_windows_are_told(tmp_path):
     file = recipe(tmp_path, "size")
     text = file.read_text()
-    file.write_text(text.replace("train: chinese.txt", "train: chinese.txt\n          windows: document"))
+    file.write_text(text.replace("chinese.txt", "chinese.txt\n          windows: document"))
     with pytest.raises(UserError, match="mix.chinese.windows: the windows of all texts are of one kind"):
         gradus.check(file, runs=tmp_path / "runs")

@@ -90,7 +90,7 @@ BAD = {
     "bart copy": ("bart", tensor("model.encoder.embed_tokens.weight", (61, 32)), "tied but differs.*shared"),
     "bart missing": ("bart", tensor("model.shared.weight", None), "lack a tensor: 'model.shared.weight'"),
     "bart half": ("bart", tensor(f"{CROSS}.k_proj.bias", None), f"lack a tensor: '{CROSS}.k_proj.bias'"),
-    "bart answers": ("bart", tensor("qa_outputs.weight", (2, 32)), "no such tensor: 'qa_outputs.weight'"),
+    "bart answers": ("bart", tensor("qa_outputs.weight", (2, 32)), "lack a tensor: 'qa_outputs.bias'"),
     "t5 deep": ("t5", said(num_decoder_layers=2), "num_decoder_layers: encoder and decoder differ.*is 3"),
     "t5 word": ("t5", said(feed_forward_proj="gated-mish"), "feed_forward_proj: .*'gated-mish'.*gated-gelu,"),
     "t5 function": ("t5", said(dense_act_fn="gelu_new"), "dense_act_fn: this is not supported.*'relu'"),

@@ -48,7 +48,7 @@ TABLE = Table(
     | half("encoder.", "encoder"),
     outside={"unembedding": "lm_head", "output_bias": "lm_head.bias"},
     heads={"classes": {"dense": "classifier.dense", "score": "classifier.out_proj"}},
-    bare={None},
+    prefixes={None: ""},
     copies={"embedding.tokens.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")},
     no_weights=(r"position_ids", r"encoder\.layer\.\d+\.mask"),
     zeros=("final_logits_bias",),

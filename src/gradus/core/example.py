@@ -34,7 +34,9 @@ class Example:
     `prefix` is how many tokens at the head of each sequence all of it sees (a prefix language model).
     `decoded` is what a decoder beside the encoder reads and says, one a sequence: its input is all but the
     last token, what it should say all but the first. `chosen` are the positions, counted from the example's
-    first token, that an objective corrupted, and the tokens that stood there.
+    first token, that an objective corrupted, and the tokens that stood there. `spans` [S, 4] say of each
+    sequence where in it an answer begins and ends, -1 where it does not stand there whole, and where the text
+    begins and ends that it may be taken from: places of tokens, the last one included.
     """
 
     row: int
@@ -46,6 +48,7 @@ class Example:
     prefix: tuple[int, ...] = ()
     decoded: tuple[np.ndarray, ...] = ()
     chosen: tuple[np.ndarray, np.ndarray] | None = None
+    spans: np.ndarray | None = None
 
     @property
     def tokens(self) -> int:
@@ -65,7 +68,8 @@ class ExampleTargets:
     wants `value` [M], weighing `weight` [M].
 
     `owner` [J], ascending, names the target of each position where a target has several: the two orders of a
-    similarity pair, the answers of a multiple choice. None: one position a target, J = M.
+    similarity pair, the answers of a multiple choice, all of a window where an answer is looked for, whose
+    `value` is a row of `Example.spans` [M, 4]. None: one position a target, J = M.
     """
 
     index: np.ndarray

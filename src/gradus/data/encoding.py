@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from gradus.core.errors import UserError
 from gradus.core.example import Example
-from gradus.data.formats import Format, MultipleChoice, Part, Sequence
+from gradus.data.formats import Format, MultipleChoice
 from gradus.data.frame import Frame
-from gradus.data.labels import Choices, LabelledRow, Labels, Numbers
+from gradus.data.labels import Choices, LabelledRow, Labels, Numbers, Spans
+from gradus.data.parts import Long, Part, Sequence
 
-Answers = Labels | Numbers | Choices
-"""What a row's label means: a class, a number, or one of its own answers."""
+Answers = Labels | Numbers | Choices | Spans
+"""What a row's label means: a class, a number, one of its own answers, or a place in its context."""
 
 
 class Encoder(Protocol):
     """What is asked of a tokenizer."""
 
     def encode(self, texts: list[str]) -> list[np.ndarray]: ...
+
+    def places(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
     def role(self, name: str) -> int: ...
 
@@ -39,7 +42,7 @@ class RowEncoder:
     tokenizer: Encoder
     context: int
     answers: Answers | None
-    long: Literal["truncate", "error"] = "truncate"
+    long: Long = "truncate"
     frame: Frame = Frame()
 
     def encode(self, rows: Several[LabelledRow], labelled: bool = True) -> list[Example]:
@@ -55,17 +58,14 @@ class RowEncoder:
         found = []
         for row, sequences in zip(rows, laid_out):
             if labelled:
-                _require_text(row, sequences)
+                require_text(row, sequences)
             made = [self._sequence(row, one, tokens, roles) for one in sequences]
             label = self._label(row) if labelled else None
             read = tuple(ids for ids, _, _ in made)
             segments = tuple(belongs for _, belongs, _ in made) if self.frame.segments else ()
-            said: tuple[np.ndarray, ...] = ()
-            if self.frame.opening is not None:
-                said = tuple(np.concatenate([roles[self.frame.opening], ids]) for ids in read)
             found.append(
-                Example(row.index, read, label=label, segments=segments, decoded=said,
-                        truncated=sum(cut for _, _, cut in made))
+                Example(row.index, read, label=label, segments=segments,
+                        decoded=self.frame.decoded(read, roles), truncated=sum(cut for _, _, cut in made))
             )  # fmt: skip
         return found
 
@@ -74,7 +74,7 @@ class RowEncoder:
             return None
         if isinstance(self.format, MultipleChoice):
             return self.format.right(row)
-        assert not isinstance(self.answers, Choices), "only rows with answers have a right one"
+        assert isinstance(self.answers, Labels | Numbers), "rows with answers have formats of their own"
         return self.answers.of_row(row, self.format.label)
 
     def _sequence(
@@ -128,7 +128,8 @@ def halves(parts: Several[Part], lengths: Several[int], context: int) -> list[in
     return kept
 
 
-def _require_text(row: LabelledRow, sequences: list[Sequence]) -> None:
+def require_text(row: LabelledRow, sequences: list[Sequence]) -> None:
+    """Raises UserError where a text of the row is empty."""
     for part in sequences[0]:
         if not part.text.strip():
             hint = f"`drop: {{{part.column}: {json.dumps(part.text)}}}` leaves such rows out"

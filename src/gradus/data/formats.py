@@ -8,70 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from gradus.core.config import Config, wrong
+from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.data.labels import LabelledRow, field_text, integer, label_text
 from gradus.data.nested import as_text
+from gradus.data.parts import Cut, Part, RowFormat, Sequence
+from gradus.data.questions import Question
 from gradus.data.reader_options import Text, first_double
 from gradus.data.templates import filled, names_in
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One text of a sequence and the column it comes from; where `keeps` is "tail", its head is cut first.
-
-    `delimited`: a delimiter stands before it; else it follows the part before it directly.
-    """
-
-    text: str
-    column: str
-    delimited: bool = False
-    keeps: Literal["head", "tail"] = "head"
-
-
-Sequence = tuple[Part, ...]
-"""Texts in order; the first gives way first. `start` stands before them and `extract` behind."""
-Cut = Literal["priority", "half"]
-
-
-class _Rows(Config):
-    """What every kind of row can do."""
-
-    ordered: ClassVar[bool] = True
-    """Whether the texts in another order are another row."""
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The columns with the texts."""
-        raise NotImplementedError
-
-    @model_validator(mode="after")
-    def _label_apart(self) -> Self:
-        label = getattr(self, "label", None)
-        if label in self.fields:
-            hint = "the model would read the answer; name the column that holds the label alone"
-            raise wrong("label", "this column is one of the texts", label, hint)
-        return self
-
-    def sequences(self, row: LabelledRow) -> list[Sequence]:
-        """The row as the model reads it, before tokens. Raises UserError for a column that is not there."""
-        raise NotImplementedError
-
-    def shown(self, row: LabelledRow) -> str:
-        """The row's texts for a person to read, each once."""
-        return "\n".join(dict.fromkeys(part.text for one in self.sequences(row) for part in one))
-
-    def corpus(self, row: LabelledRow) -> list[str]:
-        """The texts from which a tokenizer learns."""
-        return [row.fields[name] for name in self.fields if name in row.fields]
-
-
-class Single(_Rows):
+class Single(RowFormat):
     """One text: start text extract."""
 
     kind: Literal["single"] = "single"
@@ -92,7 +43,7 @@ class Single(_Rows):
         return [(Part(field_text(row, self.text), self.text),)]
 
 
-class _TwoTexts(_Rows):
+class _TwoTexts(RowFormat):
     first: str
     """The column with the first text, a premise say; it is cut before the second."""
     second: str
@@ -139,7 +90,7 @@ class Similarity(_TwoTexts):
         return [(first, second), swapped[::-1]] if self.orders == "both" else [(first, second)]
 
 
-class MultipleChoice(_Rows):
+class MultipleChoice(RowFormat):
     """A text, a question perhaps, and answers: start context question delimiter answer extract for each."""
 
     kind: Literal["multiple_choice"] = "multiple_choice"
@@ -276,7 +227,7 @@ Template = Annotated[str, StringConstraints(min_length=1), AfterValidator(_names
 Word = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 
-class TextToText(_Rows):
+class TextToText(RowFormat):
     """A text to read and a text to say (Raffel et al. 2020, section 2.4). In an encoder-decoder one is the
     source, the other the target; a decoder reads start source delimiter target end."""
 
@@ -339,4 +290,6 @@ class TextToText(_Rows):
         return [self.sequences(row)[0][0].text, self.said(row)]
 
 
-Format = Annotated[Single | Pair | Similarity | MultipleChoice | TextToText, Field(discriminator="kind")]
+Format = Annotated[
+    Single | Pair | Similarity | MultipleChoice | TextToText | Question, Field(discriminator="kind")
+]

@@ -9,7 +9,7 @@ and the decoder the same, one place later; it is read at the last token (Lewis e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,3 +71,9 @@ class Frame:
         owners.append(int(len(texts) > 1))
         belongs = np.repeat(owners, [len(piece) for piece in pieces])
         return np.concatenate(pieces).astype(np.int64), belongs.astype(np.int64)
+
+    def decoded(self, read: Sequence[np.ndarray], roles: Roles) -> tuple[np.ndarray, ...]:
+        """What a decoder beside the encoder reads and says, one a sequence; nothing where there is none."""
+        if self.opening is None:
+            return ()
+        return tuple(np.concatenate([roles[self.opening], ids]) for ids in read)

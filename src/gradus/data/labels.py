@@ -1,4 +1,4 @@
-"""What the label of a row means: a class, a number, or one of its own answers.
+"""What the label of a row means: a class, a number, one of its own answers, or a place in its context.
 
 It is part of the model, so it is decided once, from train alone.
 """
@@ -108,6 +108,11 @@ class Numbers:
 @dataclass(frozen=True)
 class Choices:
     """Which of its own answers is right: the format knows."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where in its context the answer stands: the format knows."""
 
 
 def number_of(row: LabelledRow, field: str) -> float:

@@ -14,13 +14,16 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.data.builtin import builtin_name, builtin_rows
 from gradus.data.formats import Format
 from gradus.data.hub import HubName, read_hub
 from gradus.data.input import Input
 from gradus.data.leakage import leaked, row_keys
+from gradus.data.parts import Long
 from gradus.data.paths import HUB, find_files
+from gradus.data.questions import Question
 from gradus.data.reader_options import ReaderOptions, Text, distinct
 from gradus.data.readers import (
     Row,
@@ -65,8 +68,9 @@ class RowsData(ReaderOptions):
     integers)."""
     weights: Literal["balanced"] | None = None
     """balanced: a row of class c weighs rows / (classes * rows of c), so that every class counts the same."""
-    long: Literal["truncate", "error"] = "truncate"
-    """Rows with more tokens than the context: cut (and counted), or an error."""
+    long: Long = "truncate"
+    """Rows with more tokens than the context: cut (and counted), an error, or, of a question's context, read
+    in several windows."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Train on the first so many rows only (after dev and test were held out)."""
     leakage: Literal["stop", "allow", "drop"] = "stop"
@@ -76,6 +80,13 @@ class RowsData(ReaderOptions):
     @model_validator(mode="after")
     def _shares(self) -> RowsData:
         held_out(self)
+        return self
+
+    @model_validator(mode="after")
+    def _windows(self) -> RowsData:
+        if self.long == "window" and not isinstance(self.format, Question):
+            problem = f"rows of the format {self.format.kind} are read as one"
+            raise wrong("long", problem, "window", "truncate or error; questions have windows")
         return self
 
     def reader_options(self) -> ReaderOptions:

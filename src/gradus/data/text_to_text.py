@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -17,6 +16,9 @@ from gradus.data.encoding import Answers, Encoder, RowEncoder, shortened
 from gradus.data.formats import Format, TextToText
 from gradus.data.frame import Frame
 from gradus.data.labels import LabelledRow
+from gradus.data.parts import Long
+from gradus.data.question_windows import QuestionEncoder
+from gradus.data.questions import Question
 
 ANSWER_SHARE = 4
 """A decoder keeps this part of its context for an answer that it has yet to say."""
@@ -27,12 +29,13 @@ def row_encoder(
     tokenizer: Encoder,
     model: ModelConfig,
     answers: Answers | None,
-    long: Literal["truncate", "error"],
+    long: Long,
 ) -> RowEncoder:
     """What makes tokens of rows of this format, for this model."""
     if isinstance(form, TextToText):
         return TextToTextEncoder(form, tokenizer, model.context, answers, long, model=model)
-    return RowEncoder(form, tokenizer, model.context, answers, long, Frame.of(model))
+    kind = QuestionEncoder if isinstance(form, Question) else RowEncoder
+    return kind(form, tokenizer, model.context, answers, long, Frame.of(model))
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ class Scores:
     """What one objective gave each of R rows, in the order of the rows.
 
     `values` is [R, 1] with summed nats for tokens or with numbers, [R, 2] with the tokens that are likeliest,
-    too, where these are told, [R, K] with logits for classes and choices (-inf beyond a row's own answers);
-    `counts` [R] are the targets summed, or the answers of the row.
+    too, where these are told, [R, K] with logits for classes and choices (-inf beyond a row's own answers),
+    for spans as `QuestionAnswering.of_rows` gives them; `counts` [R] are the targets summed, or the answers
+    or windows of the row.
     """
 
     rows: np.ndarray
@@ -96,6 +97,8 @@ def summarise(
         if size is None or not objective.every_token:
             del metrics["bits_per_byte"]
         return metrics
+    if objective.measure == "spans":
+        return {"loss": float(scores.values[:, 5].sum() / scores.counts.sum())}
     if objective.measure == "number":
         return number_metrics(scores.labels, scores.values[:, 0])
     probabilities, labels = scores.probabilities, scores.labels.astype(np.int64)
@@ -148,6 +151,7 @@ def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, 
     rows = np.array([example.row for example in examples])
     labels = np.array([-1 if example.label is None else example.label for example in examples], np.float64)
     if objective.measure != "tokens":
+        outputs = objective.of_rows(outputs, [len(example.sequences) for example in examples])
         counts = np.array([_outputs(objective, example, outputs) for example in examples])
         return Scores(rows, outputs, counts, labels)
     ends = np.cumsum([example.states for example in examples])
@@ -160,7 +164,7 @@ def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, 
 
 def _outputs(objective: Objective, example: Example, outputs: np.ndarray) -> int:
     """How many scores of a row mean something."""
-    return len(example.sequences) if objective.measure == "choices" else outputs.shape[1]
+    return len(example.sequences) if objective.measure in ("choices", "spans") else outputs.shape[1]
 
 
 def _join(parts: list[Scores]) -> Scores:

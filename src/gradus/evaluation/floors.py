@@ -1,26 +1,27 @@
 """What learns nothing of language: the numbers that a trained model has to beat before it may boast.
 
-The most frequent label, a bag-of-words classifier, and the frequencies of single tokens. Each is fitted on
-train only.
+The most frequent label, a bag-of-words classifier, the sentence that is most like the question, and the
+frequencies of single tokens. Each is fitted on train only.
 """
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from gradus.core.errors import UserError
 from gradus.evaluation.metrics import classification_metrics, language_metrics, number_metrics
+from gradus.evaluation.scripts import without_spaces
+from gradus.evaluation.spans import span_metrics
 
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-"""Scripts, by the first word of a character's Unicode name, that put no spaces between words."""
 WORDS = r"['’]?\w+(?:['’]\w+)*|[^\w\s]"
 """Words with their apostrophes ("n't", "'ve", "don't"), and single marks."""
+SENTENCES = re.compile("[^。！？!?.\n]+[。！？!?.]*")
+"""Pieces of a text, near enough."""
 
 
 def classification_floors(
@@ -105,6 +106,22 @@ def choice_floors(
     }
 
 
+def span_floors(
+    questions: Sequence[str], contexts: Sequence[str], right: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Exact match and F1 of `word_overlap`: the sentence of the context that has most of the question's
+    different words, the first among equals; and, where some questions have no answer, of `no_answer`."""
+    analyse, said = _analyser(contexts), []
+    for question, context in zip(questions, contexts):
+        words = analyse(question)
+        sentences = SENTENCES.findall(context) or [context]
+        said.append(max(sentences, key=lambda sentence: len(words & analyse(sentence))).strip())
+    floors = {"word_overlap": span_metrics(said, right, contexts)}
+    if not all(right):
+        floors["no_answer"] = span_metrics([""] * len(right), right, contexts)
+    return floors
+
+
 def _analyser(texts: Sequence[str]) -> Callable[[str], set[str]]:
     """Text -> its different words; characters and pairs of them where the texts have no spaces."""
     analyse = _vectoriser(texts).build_analyzer()
@@ -143,16 +160,3 @@ def unigram_floor(
         del metrics["bits_per_byte"]
         metrics["accuracy"] = float(dev[train.argmax()] / dev.sum())
     return metrics
-
-
-def without_spaces(texts: Sequence[str]) -> bool:
-    """Whether most letters of `texts` belong to scripts that do not part words by spaces."""
-    letters = Counter(character for text in texts for character in text if character.isalpha())
-    joined = sum(count for character, count in letters.items() if unspaced(character))
-    return 2 * joined > sum(letters.values())
-
-
-@lru_cache(maxsize=1 << 16)
-def unspaced(character: str) -> bool:
-    """Whether it belongs to a script that does not part words by spaces."""
-    return unicodedata.name(character, "").startswith(UNSPACED)

@@ -20,6 +20,7 @@ LARGER_IS_BETTER: dict[str, bool] = {
     "rouge_1": True,
     "rouge_2": True,
     "bleu": True,
+    "f1": True,
     "macro_f1": True,
     "matthews": True,
     "pearson": True,
@@ -36,10 +37,13 @@ METRICS: dict[str, set[str]] = {
     "classes": {"accuracy", "macro_f1", "matthews", "calibration_error", "loss"},
     "number": {"pearson", "spearman", "loss"},
     "choices": {"accuracy", "loss"},
+    "spans": {"exact_match", "f1", "loss"},
 }
 """What an objective's predictions are (`Objective.measure`) -> the metrics they have."""
 
-MAIN_METRIC = {"tokens": "loss", "classes": "accuracy", "number": "pearson", "choices": "accuracy"}
+MAIN_METRIC = {
+    "tokens": "loss", "classes": "accuracy", "number": "pearson", "choices": "accuracy", "spans": "f1",
+}  # fmt: skip
 """The metric that speaks for a stage unless its `stop` names another."""
 
 CALIBRATION_BINS = 15

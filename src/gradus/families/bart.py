@@ -14,7 +14,7 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
-from gradus.families.heads import CLASSIFICATION_HEAD, Shapes, Task, classification_task, head_json
+from gradus.families.heads import CLASSIFICATION_HEAD, SPANS, Shapes, Task, classification_task, head_json
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, joined
 
@@ -78,7 +78,7 @@ TABLE = Table(
         "blocks.*.cross_attention_norm": f"{CROSS}_layer_norm",
     },
     outside={"unembedding": "lm_head"},
-    heads={"classes": CLASSIFICATION_HEAD, "number": CLASSIFICATION_HEAD},
+    heads={"classes": CLASSIFICATION_HEAD, "number": CLASSIFICATION_HEAD, "spans": SPANS},
     copies={"embedding.tokens.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")},
     no_weights=(r"(encoder|decoder)\.version",),
     # A buffer of theirs that nothing trains.
@@ -122,6 +122,7 @@ CLASSES: dict[Task | None, str] = {
     None: "BartForConditionalGeneration",
     "classes": "BartForSequenceClassification",
     "number": "BartForSequenceClassification",
+    "spans": "BartForQuestionAnswering",
 }
 
 
@@ -173,6 +174,5 @@ def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> 
 
 
 def task_of(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:
-    """What the head among tensors of these names and shapes answers: a row's class or number. Raises
-    UserError for heads of other classes."""
+    """What the head among tensors of these names and shapes answers; see `classification_task`."""
     return classification_task(content, shapes, file)

@@ -9,11 +9,12 @@ section 3 and appendix A.2, and the code released with it. Which of their classe
 | a next-sentence head | `BertForPreTraining`, or `BertForNextSentencePrediction` where it has none |
 | classes or a number | `BertForSequenceClassification` |
 | choices | `BertForMultipleChoice` |
+| spans | `BertForQuestionAnswering` |
 
 A folder loses nothing: the pooler of a model that masked_lm alone has taught and the output transform beside
 a classifier are written, too; the class that has no place for them leaves them out and says so. On a folder
 of theirs without a pooler (`BertForMaskedLM` saves none) heads bring that layer along (`dense_head`), and it
-is written as the pooler. Tagging and question answering are not read yet.
+is written as the pooler. The head of spans reads the states as they are. Tagging is not read yet.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import Shapes, Task, encoder_task, row_labels
+from gradus.families.heads import SPANS, Shapes, Task, encoder_task, row_labels
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, joined
 
@@ -89,6 +90,7 @@ TABLE = Table(
         "classes": {"dense": POOLER, "score": "classifier"},
         "number": {"dense": POOLER, "score": "classifier"},
         "choices": {"dense": POOLER, "score": "classifier"},
+        "spans": SPANS,
         "next": {"dense": POOLER, "score": "cls.seq_relationship"},
     },
     copies={"output_bias": ("cls.predictions.decoder.bias",)},
@@ -140,6 +142,7 @@ CLASSES: dict[Task | None, tuple[str, str]] = {
     "classes": ("BertForSequenceClassification",) * 2,
     "number": ("BertForSequenceClassification",) * 2,
     "choices": ("BertForMultipleChoice",) * 2,
+    "spans": ("BertForQuestionAnswering",) * 2,
 }
 """Their class for a head, with an output transform and without."""
 

@@ -33,6 +33,7 @@ FOREIGN_HEADS: dict[Task, str] = {
     "classes": "classification",
     "number": "regression",
     "choices": "multiple_choice",
+    "spans": "question_answering",
     "next": "next_sentence",
 }
 """What the head is called in a folder that Gradus did not write."""
@@ -193,7 +194,7 @@ def _check_head(name: str, place: Stored, width: int, task: Task | None, labels:
     part = re.fullmatch(r"heads\.[^.]+\.(score|dense)\.(weight|bias)", name)
     if part is None:
         raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
-    rows = {"classes": place.shape[0], "next": len(NEXT)}.get(task or "classes", 1)
+    rows = {"classes": place.shape[0], "next": len(NEXT), "spans": 2}.get(task or "classes", 1)
     rows = width if part[1] == "dense" else rows
     if part[1] == "score" and labels is not None and rows != len(labels):
         problem = f"the head has {rows} rows for {len(labels)} labels"
@@ -205,9 +206,13 @@ def _check_head(name: str, place: Stored, width: int, task: Task | None, labels:
 
 
 def _check_bias(stored: Mapping[str, Stored], task: Task | None) -> None:
-    """The linear layer of choices has a bias, here as in Hugging Face's class."""
+    """The linear layer of choices and of spans has a bias, here as in Hugging Face's classes."""
     weight = next((name for name in stored if name.endswith(".score.weight")), None)
-    if task == "choices" and weight is not None and f"{weight.removesuffix('weight')}bias" not in stored:
+    if (
+        task in ("choices", "spans")
+        and weight is not None
+        and f"{weight.removesuffix('weight')}bias" not in stored
+    ):
         place = stored[weight]
         lacking = f"{place.name.removesuffix('weight')}bias"
         raise UserError("the weights lack a tensor", file=place.file, text=lacking)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, head_json, own_output
+from gradus.families.heads import SPANS, SUMMARY, Shapes, Task, generative_task, head_json, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, transposed
 
@@ -66,6 +66,7 @@ TABLE = Table(
         "classes": {"score.weight": "score.weight"},
         "number": {"score.weight": "score.weight"},
         "choices": {"score": "multiple_choice_head.summary"},
+        "spans": SPANS,
     },
     no_weights=(r"h\.\d+\.attn\.(masked_)?bias",),
 )
@@ -107,6 +108,7 @@ CLASSES: dict[Task | None, str] = {
     "classes": "GPT2ForSequenceClassification",
     "number": "GPT2ForSequenceClassification",
     "choices": "GPT2DoubleHeadsModel",
+    "spans": "GPT2ForQuestionAnswering",
 }
 
 

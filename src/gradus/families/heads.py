@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from gradus.core.errors import UserError
 
-Task = Literal["classes", "number", "choices", "next"]
-"""The class of a row, its number, or which of its answers is right: `objectives.Measure` but for tokens. And
-`next`, BERT's own: whether the second of two texts follows the first."""
+Task = Literal["classes", "number", "choices", "spans", "next"]
+"""The class of a row, its number, which of its answers is right, or where in its context the answer stands:
+`objectives.Measure` but for tokens. And `next`, BERT's own: whether the second of two texts follows the
+first."""
 
 NEXT = ("next", "other")
 """The classes of `next`, in the order of BERT's release."""
@@ -26,6 +27,9 @@ SUMMARY: dict[str, Any] = {
 }
 """How the double-headed classes of GPT-1 and GPT-2 read the extract token: a linear layer with one output,
 and nothing else."""
+
+SPANS = {"score": "qa_outputs"}
+"""The head of every class for question answering: two scores a token, without a layer of its own before."""
 
 WITH_OUTPUT = (
     "LMHeadModel",
@@ -79,11 +83,13 @@ def row_labels(task: Task | None, labels: Sequence[str] | None) -> dict[str, Any
 
 def generative_task(content: Mapping[str, Any], shapes: Shapes, prefix: str, file: Path) -> Task | None:
     """What the head of a decoder answers: `score` a row's class or number, `multiple_choice_head.summary`
-    choices; None where there is neither.
+    choices, `qa_outputs` spans; None where there is none of them.
 
     Raises UserError as `row_answer` does, and for a summary that is no linear layer on the last token.
     """
     outputs = {name.removeprefix(prefix): shape[0] for name, shape in shapes.items() if shape}
+    if "qa_outputs.weight" in outputs:
+        return "spans"
     if "multiple_choice_head.summary.weight" in outputs:
         for key, usual in SUMMARY.items():
             given = content.get(key, usual)
@@ -99,8 +105,10 @@ CLASSIFICATION_HEAD = {"dense": "classification_head.dense", "score": "classific
 
 
 def classification_task(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:
-    """What `classification_head` answers: a row's class or number; None where there is none. Raises UserError
-    as `row_answer` does."""
+    """What `classification_head` answers, a row's class or number, or `qa_outputs`, spans; None where there
+    is neither. Raises UserError as `row_answer` does."""
+    if "qa_outputs.weight" in shapes:
+        return "spans"
     shape = shapes.get(f"{CLASSIFICATION_HEAD['score']}.weight")
     return row_answer(content, shape[0], file) if shape else None
 
@@ -109,15 +117,17 @@ def encoder_task(
     content: Mapping[str, Any], shapes: Shapes, score: str, file: Path, choices: str | None = None
 ) -> Task | None:
     """What the head of an encoder answers: the tensor `score` scores a row's classes or number, `choices`
-    (the same unless given) the one logit of an answer. None where there is neither.
+    (the same unless given) the one logit of an answer, `qa_outputs` spans. None where there is none of them.
 
     Their classes for choices and for tags have tensors of the same names, so config.json tells these apart.
-    Raises UserError for tags, for the spans of question answering and as `row_answer` does.
+    Raises UserError for tags and as `row_answer` does.
     """
+    if "qa_outputs.weight" in shapes:
+        return "spans"
     named = content.get("architectures")
     kind = str(named[0]) if isinstance(named, list) and named else ""
-    if kind.endswith(("ForTokenClassification", "ForQuestionAnswering")):
-        hint = "classes, numbers and choices of rows are"
+    if kind.endswith("ForTokenClassification"):
+        hint = "classes, numbers, choices and spans of rows are"
         raise UserError("this head is not supported", file=file, field="architectures", text=kind, hint=hint)
     if (choices or score) in shapes and kind.endswith("ForMultipleChoice"):
         return "choices"

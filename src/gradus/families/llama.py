@@ -13,7 +13,7 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
-from gradus.families.heads import Shapes, Task, generative_task, head_json, own_output
+from gradus.families.heads import SPANS, Shapes, Task, generative_task, head_json, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, joined
 
@@ -48,6 +48,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 TABLE = Table(
     title="Llama",
     prefix="model.",
+    # The name of their class's body was another once, and stays.
+    prefixes={"spans": "transformer."},
     body={
         "embedding.tokens": "embed_tokens",
         "blocks.*.attention.query_key_value": joined(
@@ -62,7 +64,11 @@ TABLE = Table(
         "final_norm": "norm",
     },
     outside={"unembedding": "lm_head"},
-    heads={"classes": {"score.weight": "score.weight"}, "number": {"score.weight": "score.weight"}},
+    heads={
+        "classes": {"score.weight": "score.weight"},
+        "number": {"score.weight": "score.weight"},
+        "spans": SPANS,
+    },
     no_weights=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
 )
 
@@ -101,6 +107,7 @@ CLASSES: dict[Task | None, str] = {
     None: "LlamaForCausalLM",
     "classes": "LlamaForSequenceClassification",
     "number": "LlamaForSequenceClassification",
+    "spans": "LlamaForQuestionAnswering",
 }
 
 

@@ -17,6 +17,7 @@ from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 from gradus.families.heads import (
     CLASSIFICATION_HEAD,
+    SPANS,
     Shapes,
     Task,
     classification_task,
@@ -97,7 +98,7 @@ TABLE = Table(
     title="T5",
     # Only the classifier has a prefix.
     prefix="transformer.",
-    bare=(None,),
+    prefixes={None: "", "spans": ""},
     body={
         "embedding.tokens": "shared",
         **_stack("encoder.", "encoder", 1),
@@ -111,7 +112,7 @@ TABLE = Table(
     },
     gated={**_gated("encoder.", "encoder", 1), **_gated("", "decoder", 2)},
     outside={"unembedding": "lm_head"},
-    heads={"classes": CLASSIFICATION_HEAD, "number": CLASSIFICATION_HEAD},
+    heads={"classes": CLASSIFICATION_HEAD, "number": CLASSIFICATION_HEAD, "spans": SPANS},
     copies={"embedding.tokens.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")},
     # A table of distances to the encoder's tokens, which old files have and no code reads.
     no_weights=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
@@ -151,6 +152,7 @@ CLASSES: dict[Task | None, str] = {
     None: "T5ForConditionalGeneration",
     "classes": "T5ForSequenceClassification",
     "number": "T5ForSequenceClassification",
+    "spans": "T5ForQuestionAnswering",
 }
 
 
@@ -216,7 +218,9 @@ def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> 
     rate = content.get("dropout_rate", 0.1)
     return SETTINGS.read(
         content, file, activation=activation, gated=gated, **_output(content, shapes),
-        dense_head=content.get("dense_head", "classification_head.dense.weight" in shapes),
+        dense_head=content.get(
+            "dense_head", bool({"classification_head.dense.weight", "qa_outputs.weight"} & shapes.keys())
+        ),
         **{name: content.get(name, rate) for name in DROPOUTS},
     )  # fmt: skip
 
@@ -245,6 +249,5 @@ def _output(content: Mapping[str, Any], shapes: Shapes) -> dict[str, bool]:
 
 
 def task_of(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:
-    """What the head among tensors of these names and shapes answers: a row's class or number. Raises
-    UserError for heads of other classes."""
+    """What the head among tensors of these names and shapes answers; see `classification_task`."""
     return classification_task(content, shapes, file)

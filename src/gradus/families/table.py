@@ -8,7 +8,7 @@ thing, alone or as a `Place`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -59,8 +59,8 @@ class Table:
     stand without the prefix."""
     prefix: str = ""
     """What their classes with a head write before the names of the body; read with or without."""
-    bare: Collection[Task | None] = ()
-    """Tasks whose class writes the body without the prefix; None is the language model."""
+    prefixes: Mapping[Task | None, str] = field(default_factory=dict)
+    """Tasks whose class writes something else there, or nothing; None is the language model."""
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Tensor of ours -> further names of theirs for it: read where the first is missing, else checked to be
     equal and left out. A tied unembedding's name is always one of the tokens'."""
@@ -91,7 +91,8 @@ class Table:
 
     def loose(self, name: str) -> str:
         """A file's name of a tensor without the prefix, and as newer files have it."""
-        name = name.removeprefix(self.prefix)
+        for prefix in (self.prefix, *self.prefixes.values()):
+            name = name.removeprefix(prefix)
         for old, new in self.endings.items():
             if name.endswith(old):
                 return name.removesuffix(old) + new
@@ -99,8 +100,7 @@ class Table:
 
     def full(self, name: str, task: Task | None) -> str:
         """A name without prefix as a file of the task's class has it."""
-        inside = task not in self.bare and self._inside.fullmatch(name)
-        return f"{self.prefix}{name}" if inside else name
+        return self.prefixes.get(task, self.prefix) + name if self._inside.fullmatch(name) else name
 
     def head_tensors(self, task: Task | None, dense: bool = True) -> list[str]:
         """What a head for the task has: `score.weight`, `score.bias` where theirs has a bias, and with

@@ -23,6 +23,7 @@ from gradus.objectives.denoising import DenoisingConfig
 from gradus.objectives.masked_lm import MaskedLMConfig
 from gradus.objectives.multiple_choice import MultipleChoiceConfig
 from gradus.objectives.prefix_lm import PrefixLMConfig
+from gradus.objectives.question_answering import QuestionAnsweringConfig
 from gradus.objectives.regression import RegressionConfig
 from gradus.objectives.sentence_pairs import NextSentenceConfig, SentenceOrderConfig
 from gradus.objectives.seq2seq import Seq2SeqConfig
@@ -37,6 +38,7 @@ ObjectiveConfig = Annotated[
     | ClassificationConfig
     | RegressionConfig
     | MultipleChoiceConfig
+    | QuestionAnsweringConfig
     | MaskedLMConfig
     | NextSentenceConfig
     | SentenceOrderConfig,
@@ -74,6 +76,7 @@ __all__ = [
     "ObjectiveConfig",
     "ObjectiveSettings",
     "PrefixLMConfig",
+    "QuestionAnsweringConfig",
     "RegressionConfig",
     "Seq2SeqConfig",
     "SentenceOrderConfig",

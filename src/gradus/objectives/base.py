@@ -6,6 +6,7 @@ the trainer divides it by N_k, their weight over all ranks and micro-batches of 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from gradus.core.words import WordEdges
 from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
-Measure = Literal["tokens", "classes", "number", "choices"]
-"""What an objective predicts: tokens of a text, the class of a row, its number, or which of its answers is
-right."""
+Measure = Literal["tokens", "classes", "number", "choices", "spans"]
+"""What an objective predicts: tokens of a text, the class of a row, its number, which of its answers is
+right, or where in its context the answer stands."""
 
 EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
 """All arrangements."""
@@ -179,7 +180,11 @@ class Objective(ABC):
     ) -> Tensor:
         """One line a target, float32: nats [M] for tokens (where it `names_tokens` [M, 2], with whether the
         token is the likeliest), logits [M, K] for classes, numbers [M, 1], and for choices the logits [M, K]
-        of the K answers that the row with most of them has, -inf beyond."""
+        of the K answers that the row with most of them has, -inf beyond; spans: `QuestionAnswering`."""
+
+    def of_rows(self, predicted: np.ndarray, sequences: Sequence[int]) -> np.ndarray:
+        """A line a row, of the lines of `predict` for rows with so many `sequences` each."""
+        return predicted
 
 
 class Reads(Protocol):
@@ -217,6 +222,15 @@ def added(states: Tensor, targets: Targets) -> Tensor:
         return chosen
     wide = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
     return wide.new_zeros(len(targets.value), wide.shape[1]).index_add(0, targets.owner, wide)
+
+
+def in_lines(scores: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Scores [J, ...] of `count` = M owners, one owner a line [M, K, ...]; -inf where it has fewer than K."""
+    sizes = torch.bincount(owner, minlength=count)
+    place = torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
+    most = int(sizes.max()) if count else 1
+    lines = scores.new_full((count, most, *scores.shape[1:]), -math.inf)
+    return lines.index_put((owner, place), scores)
 
 
 def lengths(example: Example) -> np.ndarray:

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import binary_cross_entropy_sum, cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, extracts, select
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, extracts, in_lines, select
 
 
 class MultipleChoiceConfig(HeadConfig):
@@ -71,8 +69,4 @@ class MultipleChoice(RowObjective):
         assert head is not None and targets.owner is not None
         owner = targets.owner
         scores = head(transformer.pooled(select(states, targets)), owner if self._shared else None)[:, 0]
-        counts = torch.bincount(owner, minlength=len(targets.value))
-        place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
-        most = int(counts.max()) if len(counts) else 1
-        logits = scores.new_full((len(counts), most), -math.inf)
-        return logits.index_put((owner, place), scores)
+        return in_lines(scores, owner, len(targets.value))

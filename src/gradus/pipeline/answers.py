@@ -12,11 +12,18 @@ import numpy as np
 from gradus.data.encoding import RowEncoder
 from gradus.data.formats import MultipleChoice
 from gradus.data.labels import LabelledRow, label_text, number_of
+from gradus.data.question_windows import QuestionEncoder
+from gradus.data.questions import Question
 from gradus.data.rows import RowsData
 from gradus.evaluation.evaluator import Scores
-from gradus.evaluation.floors import choice_floors, classification_floors, number_floors
+from gradus.evaluation.floors import (
+    choice_floors,
+    classification_floors,
+    number_floors,
+)
 from gradus.objectives import Measure
 from gradus.pipeline.prepare import Prepared, Split
+from gradus.pipeline.spans import span_floor_metrics, span_judged, span_said
 
 
 class Answer(NamedTuple):
@@ -35,8 +42,10 @@ def told(
     """{"label", "probabilities", "scores"} of a row's scores [K].
 
     Classes: the label's name, numbers by name. Choices: the answer's text and its "index", numbers in the
-    order of the answers. A number: "label" alone.
+    order of the answers. A number: "label" alone. Spans: see `span_said`.
     """
+    if isinstance(encoder, QuestionEncoder):
+        return span_said(encoder, row, scores)
     if measure == "number":
         return {"label": float(scores[0])}
     if measure == "choices":
@@ -61,6 +70,9 @@ def prediction_lines(prepared: Prepared, split: Split, scores: Scores) -> list[d
     for place, row in enumerate(split.rows):
         answer = told(measure, names, row, scores.values[place], encoder)
         line = {"row": row.index, "file": row.file, "line": row.line, "text": encoder.format.shown(row)}
+        if isinstance(encoder, QuestionEncoder):
+            lines.append(line | span_judged(encoder, row, answer))
+            continue
         truth = scores.labels[place]
         if measure == "number":
             line |= {"label": float(truth), "predicted": answer["label"],
@@ -89,6 +101,8 @@ def row_floors(prepared: Prepared) -> dict[str, dict[str, dict[str, float]]]:
                                 [number_of(row, field) for row in split.rows])
             for name, split in others.items()
         }  # fmt: skip
+    if isinstance(form, Question):
+        return {name: span_floor_metrics(form, split.rows) for name, split in others.items()}
     if measure == "choices":
         assert isinstance(form, MultipleChoice)
         right = [form.right(row) for row in train.rows]

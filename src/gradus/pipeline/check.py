@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gradus.core.errors import counted
-from gradus.data.labels import label_text
+from gradus.data.labels import Spans, label_text
+from gradus.data.question_windows import QuestionEncoder
 from gradus.data.rows import RowsData
 from gradus.distributed.precision import resolve
 from gradus.distributed.world import choose_device
@@ -123,6 +124,8 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: {split}: {rows} ({share:.1%}) longer than the context of {prepared.model.context} "
                 f"tokens: {lost} cut"
             )
+        if isinstance(prepared.answers, Spans):
+            notes.append(f"{name}: {split}: {_in_windows(prepared, counts)}")
         if short := counts.get("short_rows"):
             notes.append(
                 f"{name}: {split}: {counted(short, 'window')} too short for the objective: nothing is taken "
@@ -152,6 +155,16 @@ def _mixed(train: Split) -> str:
     told = [f"{part} {drawn[part] / rows:.0%} ({drawn[part] / len(split.source):.2f} times all of it)"
             for part, split in train.parts.items()]  # fmt: skip
     return f"an epoch is {', '.join(told)}"
+
+
+def _in_windows(prepared: Prepared, counts: Mapping[str, Any]) -> str:
+    """How questions are read."""
+    assert isinstance(prepared.encoder, QuestionEncoder)
+    shared = f", which share {prepared.encoder.stride}" if prepared.encoder.long == "window" else ""
+    return (
+        f"{counted(counts['rows'], 'question')} in {counted(counts['windows'], 'window')} of at most "
+        f"{prepared.model.context} tokens{shared}; a question keeps {prepared.encoder.most}"
+    )
 
 
 def _inexpressible(prepared: Prepared) -> str | None:

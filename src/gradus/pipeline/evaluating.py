@@ -21,7 +21,7 @@ from gradus.data.sources import Rows, Source
 from gradus.data.split import SPLITS, TRAIN
 from gradus.data.text import TextData, text_splits
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import score, summarise_all
+from gradus.evaluation.evaluator import Scores, score, summarise_all
 from gradus.evaluation.metrics import language_metrics
 from gradus.evaluation.texts import libraries_of
 from gradus.families.folder import CARD
@@ -95,9 +95,9 @@ def _evaluate_rows(
     counts = {"rows": len(rows), "truncated_rows": len(cuts), "truncated_tokens": sum(cuts)}
     asked, opened = model.reading.metrics, model.opened
     libraries_of(asked, file=str(opened.folder.path / CARD), field="metrics")
-    metrics = _metrics(model, source, None)
+    metrics, judged = _metrics(model, source, None)
     world = World(device=opened.device)
-    metrics |= answer_metrics(encoder, rows, opened.learner, world, opened.budget, asked)
+    metrics |= answer_metrics(encoder, rows, judged, opened.learner, world, opened.budget, asked)
     return {**metrics, **counts}
 
 
@@ -126,13 +126,14 @@ def _evaluate_text(
             text, how, model.tokens, model.opened.folder.config, model.window,
             lambda documents: token_store(documents, model.tokens, Path(folder)), Path(folder),
         )  # fmt: skip
-        return {**_metrics(model, windows, store.bytes), "tokens": store.total, "bytes": store.bytes}
+        return {**_metrics(model, windows, store.bytes)[0], "tokens": store.total, "bytes": store.bytes}
 
 
-def _metrics(model: Model, source: Source, size: int | None) -> dict[str, float]:
-    """The metrics of the objective that the model is judged by, and the losses of the others."""
+def _metrics(model: Model, source: Source, size: int | None) -> tuple[dict[str, float], Scores]:
+    """The metrics of the objective that the model is judged by, and the losses of the others; its scores."""
     learner, world = model.opened.learner, World(device=model.opened.device)
     with torch.inference_mode():
         found = score(learner, source, world, model.opened.budget)
-    main = learner.objectives[main_place(learner.objectives)]
-    return summarise_all(learner.objectives, found, main, model.labels, size)
+    place = main_place(learner.objectives)
+    main = learner.objectives[place]
+    return summarise_all(learner.objectives, found, main, model.labels, size), found[place]

@@ -22,6 +22,7 @@ from gradus.core.model import ModelConfig
 from gradus.data.formats import Format, TextToText
 from gradus.data.frame import Frame
 from gradus.data.mixture import Mixture
+from gradus.data.parts import Long
 from gradus.data.paths import HUB, Encoding
 from gradus.data.reader_options import SUFFIXES, Reader, ReaderOptions
 from gradus.data.rows import STANDARD_INPUT, RowsData
@@ -38,6 +39,7 @@ from gradus.objectives import (
     MultipleChoiceConfig,
     NextSentenceConfig,
     ObjectiveConfig,
+    QuestionAnsweringConfig,
     RegressionConfig,
     Task,
     window_of,
@@ -63,7 +65,7 @@ class Reading(Config):
 
     format: Format | None = None
     """The template of its rows; None for a model of running text."""
-    long: Literal["truncate", "error"] = "truncate"
+    long: Long = "truncate"
     reader: ReaderOptions = ReaderOptions()
     natural: Reader | None = None
     """What the training rows were, by option or by name: standard input has no name and is read so."""
@@ -115,7 +117,10 @@ class Reading(Config):
             changes["pattern"] = None
         if known not in ("tsv", "csv"):
             changes |= {"columns": None, "header": None, "quotes": None}
-        if known not in ("jsonl", "json", "parquet"):
+        into_whole = known == "jsonl" and not (self.reader.rows or "*").startswith("*")
+        if (
+            known not in ("jsonl", "json", "parquet") or into_whole
+        ):  # lines are no such whole: columns are keys
             changes |= {"rows": None, "fields": {}}
         if known == "parquet":
             changes["encoding"] = "utf-8"
@@ -273,6 +278,8 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
     name = head.split(".")[1]
     if found.task == "choices":
         return [MultipleChoiceConfig()], name, ()
+    if found.task == "spans":
+        return [QuestionAnsweringConfig()], name, ()
     if found.task == "next":
         return [MaskedLMConfig(), NextSentenceConfig()], name, ()
     bias = f"heads.{name}.score.bias" in found.stored

@@ -16,8 +16,9 @@ from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps
 from gradus.data.frame import Frame
-from gradus.data.labels import Choices, Labels, Numbers
+from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.mixture import Mixture
+from gradus.data.question_windows import QuestionEncoder
 from gradus.data.rows import RowsData, RowSource
 from gradus.data.sources import Rows, Source
 from gradus.data.text import TextData, TextSource
@@ -311,8 +312,8 @@ def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
             field=f"stages.{node.name}.data.format.label",
             hint="add `label: COLUMN`",
         )
-    if measure == "choices":
-        return Choices()
+    if measure in ("choices", "spans"):
+        return Choices() if measure == "choices" else Spans()
     rows = material.rows(data)["train"].rows
     if measure == "number":
         return Numbers.of(rows, data.format.label)
@@ -328,6 +329,8 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
     }  # fmt: skip
     if source.leaked:
         counts["leaked_rows"] = source.leaked
+    if isinstance(encoder, QuestionEncoder):
+        counts["windows"] = sum(len(example.sequences) for example in examples)
     if isinstance(encoder.answers, Labels):
         names = encoder.answers.names
         found = np.bincount([int(example.label or 0) for example in examples], minlength=len(names))

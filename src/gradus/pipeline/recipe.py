@@ -208,10 +208,11 @@ class Stage(Config):
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
         self._answers_fit(tasks)
-        choice, form = "multiple_choice", self.data.format.kind
-        if tasks and (form == choice) != (choice in tasks):
-            hint = f"rows of {choice} have the objective {choice}, all others another"
-            raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
+        form = self.data.format.kind
+        for own, objective in (("multiple_choice", "multiple_choice"), ("question", "question_answering")):
+            if tasks and (form == own) != (objective in tasks):
+                hint = f"rows of {own} have the objective {objective}, all others another"
+                raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
         for key in ("labels", "weights"):
             if getattr(self.data, key) is not None and "classification" not in tasks:
                 raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")

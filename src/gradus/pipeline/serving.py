@@ -23,7 +23,7 @@ from gradus.core.example import Example, collate
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
 from gradus.data.formats import Single, TextToText
-from gradus.data.labels import Choices, Labels, Numbers
+from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.readers import Row, renamed
 from gradus.data.sources import HeldTokens, Rows, Windows
 from gradus.data.text_to_text import row_encoder
@@ -99,10 +99,10 @@ class Model:
         a model of numbers the label is one and stands alone; for multiple choice it is the answer's text,
         "index" its place, and probabilities and scores are lists in the order of the row's answers. A model
         that answers in words gives the class of the likeliest one, or {"text", "truncated"} where its format
-        names none. A row is a mapping with the columns of the model's format, or its text where the format is
-        `single`. Rows are drawn as they are needed, so there may be any number of them. Raises UserError for
-        a language model, a folder that does not say how rows are read, and a row without a column that is
-        wanted.
+        names none; one that finds answers in a context gives what `span_said` says. A row is a mapping with
+        the columns of the model's format, or its text where the format is `single`. Rows are drawn as they
+        are needed, so there may be any number of them. Raises UserError for a language model, a folder that
+        does not say how rows are read, and a row without a column that is wanted.
         """
         if isinstance(rows, str | Mapping):
             problem = "predict takes many rows, and this is one"
@@ -126,6 +126,7 @@ class Model:
             with torch.inference_mode():
                 batch = alone.prepare(examples).to(self.opened.device)
                 found = alone.predict(batch)[0].double().numpy()
+            found = self.task.of_rows(found, [len(example.sequences) for example in examples])
             for example, scores in zip(examples, found):
                 own = len(example.sequences) if self.task.measure == "choices" else len(scores)
                 yield Answer(next(named), _finite(scores[:own]), example.truncated)
@@ -155,7 +156,7 @@ class Model:
 
     def logits(self, sequences: Sequence[Sequence[int] | tokenizers.Encoding]) -> list[np.ndarray]:
         """One float32 array for each list of token ids, or encoding of `tokenizer`: [T, V], or [K] where the
-        model has a task's head.
+        model has a task's head, [T, 2] where that finds where an answer begins and ends.
 
         K is the number of classes, 1 for a number or a choice; they are scored at the last token, by an
         encoder at the first. The ids are taken as they are (`tokenizer` puts a row's special tokens around
@@ -179,11 +180,15 @@ class Model:
                 states = learner.transformer(batch.source, batch.decoded)
                 source = batch.source if batch.decoded is None else batch.decoded
                 if self.task is not None and self.task.head_name is not None:
+                    head = learner.heads[self.task.head_name]
+                    if self.task.measure == "spans":
+                        ends = source.offsets
+                        found += np.split(head(states[: ends[-1]]).float().cpu().numpy(), ends[1:-1])
+                        continue
                     first = learner.transformer.config.arrangement == "encoder"
                     read = source.offsets[:-1] if first else source.offsets[1:] - 1
                     chosen = states.index_select(0, torch.from_numpy(read).to(states.device))
-                    scores = learner.heads[self.task.head_name](learner.transformer.pooled(chosen))
-                    found += list(scores.float().cpu().numpy())
+                    found += list(head(learner.transformer.pooled(chosen)).float().cpu().numpy())
                     continue
                 for begin, end in zip(source.offsets[:-1], source.offsets[1:]):
                     logits = learner.transformer.logits(states[begin:end])
@@ -274,11 +279,10 @@ class Model:
                 "the folder does not say how rows are read", file=self.opened.folder.path, hint=hint
             )
         measure = self.task.measure if self.task else "tokens"
-        answers: Answers | None = Labels(self.labels) if measure == "classes" else None
-        if measure == "number":
-            answers = Numbers(-math.inf, math.inf)
-        elif measure == "choices":
-            answers = Choices()
+        answers: Answers | None = {
+            "tokens": None, "classes": Labels(self.labels), "number": Numbers(-math.inf, math.inf),
+            "choices": Choices(), "spans": Spans(),
+        }[measure]  # fmt: skip
         model = self.opened.folder.config
         return row_encoder(self.reading.format, self.tokens, model, answers, self.reading.long)
 

@@ -261,9 +261,11 @@ class StageRun:
         for name, text in part.parts.items():
             own = scores[prepared.main].rows_between(start, start := start + len(text.source))
             metrics |= summarise_part(main, own, name, text.counts["bytes"])
-        if self.node.stage.says_answers:
-            asked = self.node.stage.text_metrics
-            metrics |= answer_metrics(prepared.encoder, part.rows, learner, self.world, self.budget, asked)
+        if self.node.kind == "rows":
+            metrics |= answer_metrics(
+                prepared.encoder, part.rows, scores[prepared.main], learner, self.world, self.budget,
+                self.node.stage.text_metrics,
+            )  # fmt: skip
         self.seconds["evaluate"] += time.perf_counter() - began
         return metrics, scores
 

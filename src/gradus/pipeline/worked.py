@@ -21,11 +21,13 @@ from gradus.core.sentences import SentenceEnds
 from gradus.core.words import WordEdges
 from gradus.data.formats import TextToText
 from gradus.data.frame import Frame
+from gradus.data.labels import Spans
 from gradus.data.pairs import PairWindows
+from gradus.data.questions import Question
 from gradus.data.readers import Row
 from gradus.data.sources import HeldTokens
 from gradus.data.text_to_text import row_encoder
-from gradus.evaluation.floors import without_spaces
+from gradus.evaluation.scripts import without_spaces
 from gradus.objectives import (
     CausalLMConfig,
     DenoisingConfig,
@@ -34,12 +36,14 @@ from gradus.objectives import (
     Objective,
     ObjectiveConfig,
     PrefixLMConfig,
+    QuestionAnsweringConfig,
     SentenceOrderConfig,
     Seq2SeqConfig,
     SpanCorruptionConfig,
     Task,
 )
 
+QUESTION = Question(question="question", context="context", answers="answer", stride=2)
 FILE = Path("docs/objectives.md")
 WIDTH = 100
 """Columns of a printed line."""
@@ -80,6 +84,15 @@ class Words:
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         found = [list(text) if without_spaces([text]) else text.split(" ") for text in texts]
         return [np.array([self._number(word) for word in words if word], np.int64) for words in found]
+
+    def places(self, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids, and where each word stands; between two is a space or nothing."""
+        found = []
+        for text, ids in zip(texts, self.encode(texts)):
+            sizes = np.array([len(self.names[number]) for number in ids])
+            ends = np.cumsum(sizes + (" " in text)) - (" " in text)
+            found.append((ids, np.stack([ends - sizes, ends], 1)))
+        return found
 
     @property
     def sentence_ends(self) -> SentenceEnds:
@@ -146,6 +159,24 @@ def of_row(
     objective = config.build(Task(model, "worked", vocabulary=words))
     cells = ", ".join(f"{name} = {value}" for name, value in fields.items())
     return f"{line_of(config)}\nrow: {cells}\n\n" + shown(row, objective, words)
+
+
+def of_question(
+    arrangement: Arrangement, context: int, fields: dict[str, str], form: Question = QUESTION
+) -> str:
+    """The windows of a question, with what is to be named in each."""
+    words, model = Words(), ModelConfig(arrangement=arrangement, context=context, segments=2, vocab_size=1000)
+    config = QuestionAnsweringConfig()
+    encoder = row_encoder(form, words, model, Spans(), "window")
+    (row,) = encoder.encode([Row(0, fields, "rows", 1)])
+    windows = config.build(Task(model, "worked", vocabulary=words)).targets(row).value[:, :2]
+    cells = "\n".join(f"{name}: {value}" for name, value in fields.items())
+    blocks = [f"{line_of(config)}\n{cells}"]
+    for read, (begin, end) in zip(row.sequences, windows):
+        said = np.where(np.arange(len(read)) == begin, "begin", NOTHING).astype(object)
+        said[end] = "both" if begin == end else "end"
+        blocks.append(table(["reads", "says"], [[words.names[token] for token in read], said.tolist()]))
+    return "\n\n".join(blocks)
 
 
 def line_of(config: ObjectiveConfig) -> str:
@@ -223,6 +254,11 @@ WORKED: dict[str, Callable[[], str]] = {
         "encoder_decoder", ENGLISH[:51],
     ),
     "seq2seq, encoder-decoder": lambda: of_row(Seq2SeqConfig(), "encoder_decoder", TO_WORDS, SENTENCE),
+    "question_answering": lambda: of_question("encoder", 16, {
+        "question": "When did we come ?", "context": "We came late , and stayed until it was dark .",
+        "answer": "until it was dark"}),
+    "question_answering, Chinese": lambda: of_question("decoder", 20, {
+        "question": "七国并入何国？", "context": CHINESE[17:], "answer": "秦"}),
     "seq2seq, decoder": lambda: of_row(Seq2SeqConfig(), "decoder", TO_WORDS, SENTENCE),
 }  # fmt: skip
 """What is printed, by the name in the document's comment."""

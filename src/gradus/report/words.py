@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 
 MINUS = "−"
-METRIC_NAMES = {"macro_f1": "macro F1", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman",
-                "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "bleu": "BLEU"}  # fmt: skip
+METRIC_NAMES = {
+    "f1": "F1", "macro_f1": "macro F1", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman",
+    "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "bleu": "BLEU",
+}  # fmt: skip
 """Metrics that are not called by their words alone."""
 FLOOR_NAMES = {"majority": "majority label", "naive_bayes": "naive Bayes", "mean": "mean of train"}
-SHARES = frozenset({"accuracy", "macro_f1", "matthews", "pearson", "spearman", "calibration_error",
-                    "rouge_l", "rouge_1", "rouge_2", "bleu"})  # fmt: skip
+SHARES = frozenset(
+    {"accuracy", "exact_match", "f1", "macro_f1", "matthews", "pearson", "spearman", "calibration_error",
+     "rouge_l", "rouge_1", "rouge_2", "bleu"}
+)  # fmt: skip
 """Metrics within [-1, 1], shown times 100 as the literature does."""
 DECIMALS = {"loss": 3, "bits_per_byte": 3, "perplexity": 2}
 

@@ -97,6 +97,25 @@ class Tokenizer:
             ids.extend(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
         return ids
 
+    def places(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The ids of each text, as `encode` gives them, and the characters [T, 2] from which to which each
+        token stands in it. Raises UserError as `encode`, and for words that are found by ftfy and spaCy."""
+        if self.pre_tokenization is not None:
+            problem = "its words are not those of the text, so that no token has a place there"
+            hint = "an answer is cut out of its context: pre_tokenization: simple, or another tokenizer"
+            raise UserError(
+                problem, field="tokenizer.pre_tokenization", text=self.pre_tokenization, hint=hint
+            )
+        found = []
+        for group in _groups(texts, BATCH):
+            try:
+                encodings = self.inner.encode_batch(group, add_special_tokens=False)
+            except TypeError:
+                raise _broken(group) from None
+            found += [(np.array(one.ids, np.int32), np.array(one.offsets, np.int64).reshape(-1, 2))
+                      for one in encodings]  # fmt: skip
+        return found
+
     def _encoded(self, texts: list[str]) -> list[tokenizers.Encoding]:
         if self.pre_tokenization is None:
             return self.inner.encode_batch_fast(texts, add_special_tokens=False)
