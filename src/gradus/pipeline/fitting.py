@@ -7,6 +7,7 @@ from typing import get_args
 
 from gradus.core.config import wrong
 from gradus.core.example import PairKind
+from gradus.data.formats import Pair, Single, TextToText
 from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
@@ -30,6 +31,14 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[str(windows)]
         problem, hint = "no objective reads the label of these windows", f"add {{kind: {reader}}}"
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
+
+
+def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
+    """The same rows as texts to read and to say (Raffel et al. 2020, section 2.4): of two texts each under
+    its column's name, and a class says its own."""
+    several = len(form.fields) > 1
+    source = " ".join(f"{field}: {{{field}}}" if several else f"{{{field}}}" for field in form.fields)
+    return TextToText(source=source, label=form.label, answers={name: name for name in names})
 
 
 def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:

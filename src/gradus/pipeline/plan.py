@@ -11,6 +11,10 @@ from typing import Any
 
 from gradus.core.errors import UserError, nearest
 from gradus.core.storage import MANIFEST, digest_file, digest_json, read_json
+from gradus.data.formats import Pair, Single
+from gradus.data.labels import Labels
+from gradus.data.rows import RowsData
+from gradus.pipeline.fitting import as_text
 from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
 from gradus.pipeline.probing import probe_digests
@@ -122,7 +126,7 @@ def _results(recipe: Recipe, as_written: Recipe) -> list[str]:
 
 
 def _node(name: str, patched: Patched, done: dict[str, Node], material: Material) -> Node:
-    recipe, stage = patched.recipe, patched.recipe.stages[name]
+    recipe, stage = patched.recipe, _saying(patched.recipe.stages[name], material)
     seed = patched.seed if name in patched.repeated else recipe.seed
     parent = done[stage.parent] if stage.parent else None
     folder = _folder(stage, material, name) if isinstance(stage.start, FromFolder) else None
@@ -152,6 +156,17 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         made_of["zero_shot"] = probe_digests(name, stage, material)
     alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
     return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder, alike)
+
+
+def _saying(stage: Stage, material: Material) -> Stage:
+    """The stage; one that says the classes of its rows reads them as texts."""
+    data = stage.data
+    if not stage.says_answers or not isinstance(data, RowsData) or not isinstance(data.format, Single | Pair):
+        return stage
+    assert data.format.label is not None
+    names = Labels.of(material.rows(data)["train"].rows, data.format.label, None).names
+    changed = data.model_copy(update={"format": as_text(data.format, names)})
+    return stage.model_copy(update={"data": changed})
 
 
 def _libraries(name: str, stage: Stage) -> dict[str, str]:

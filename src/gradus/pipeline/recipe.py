@@ -221,8 +221,9 @@ class Stage(Config):
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
         assert isinstance(self.data, RowsData)
         form = self.data.format.kind
-        if self.says_answers and form != "text_to_text":
-            hint = "format: {kind: text_to_text, source: ..., target: ...}"
+        spoken = form in ("single", "pair") and self.data.format.label is not None and not tasks
+        if self.says_answers and form != "text_to_text" and not spoken:
+            hint = "format: {kind: text_to_text, source: ..., target: ...}, or a text or two and a `label`"
             raise wrong("objectives", f"seq2seq does not fit rows of the format {form}", None, hint)
         if tasks and form == "text_to_text":
             problem = f"{tasks[0]} does not fit rows of the format text_to_text"
