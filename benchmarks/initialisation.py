@@ -4,13 +4,13 @@
 
 A decoder of 12 layers x 96 on the documentation that comes with Python, norm after or before. Above: root
 mean squares of the states and of the gradient of each layer's `feed_forward.up` at the start, for four
-initialisations. Below: training loss with Adam at two rates, with a warm-up of 100 steps and with none.
+initialisations. Below: training loss with Adam at two rates, with a warm-up of 100 steps and with none, and
+the gradients that are left when those 300 steps are over.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import product
 from pathlib import Path
 
@@ -43,13 +43,12 @@ def model(tokenizer: Tokenizer, norm: str, kind: str = "normal") -> ModelConfig:
     )  # fmt: skip
 
 
-def scales(text: HeldTokens, config: ModelConfig) -> tuple[list[float], list[float]]:
-    """Root mean squares at the start: of the states that leave each layer, and of each layer's gradient."""
-    transformer, states = Transformer(config).initialise(1), []
+def scales(text: HeldTokens, transformer: Transformer) -> tuple[list[float], list[float]]:
+    """Root mean squares: of the states that leave each layer, and of each layer's gradient."""
+    states: list[float] = []
+    transformer.zero_grad()
     for block in transformer.blocks:
-        block.register_forward_hook(
-            lambda _, __, found: states.append(float(found.detach().square().mean().sqrt()))
-        )
+        block.register_forward_hook(lambda _, __, found: states.append(rms(found.detach())))
     windows = [text.read(start, start + CONTEXT + 1) for start in range(0, 16 * CONTEXT, CONTEXT)]
     value = torch.from_numpy(np.concatenate([window[1:] for window in windows]))
     found = transformer(ragged([window[:-1] for window in windows]))
@@ -62,13 +61,20 @@ def rms(tensor: torch.Tensor) -> float:
     return float(tensor.square().mean().sqrt())
 
 
-def losses(text: HeldTokens, config: ModelConfig, rate: float, warmup: int) -> list[float]:
-    """The loss of every step, in nats a token; cut where it is no number any more."""
+def trained(
+    text: HeldTokens, config: ModelConfig, rate: float, warmup: int
+) -> tuple[list[float], list[float]]:
+    """The loss of every step, in nats a token, and the gradient of each layer after the last."""
     learner = Learner(Transformer(config), [CausalLMConfig().build(Task(config, "pretrain"))]).initialise(1)
     feed = Feed(Windows(text, CONTEXT), WINDOWS, 1, WINDOWS * STEPS)
     trainer = Trainer(learner, feed, Adam(lr=rate).build(learner.named_parameters()), Constant(), World(),
                       warmup=warmup, budget=1 << 20, clip=None)  # fmt: skip
-    return [report.total for report in trainer.steps(lambda clock: frozenset({"report"}))]
+    losses = [report.total for report in trainer.steps(lambda clock: frozenset({"report"}))]
+    return losses, scales(text, learner.transformer)[1]
+
+
+def ends(gradients: list[float]) -> str:
+    return f"{gradients[0]:.1e} in the first layer, {gradients[-1]:.1e} in the last"
 
 
 def draw(found: dict, file: Path) -> None:
@@ -77,23 +83,28 @@ def draw(found: dict, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, ((left, right), below) = pyplot.subplots(2, 2, figsize=(10, 7.2), layout="constrained")
+    figure, rows = pyplot.subplots(3, 2, figsize=(10, 10.5), layout="constrained")
+    layers = range(1, LAYERS + 1)
     for place, kind in enumerate(KINDS):
         for norm, style in zip(NORMS, ("-", "--")):
-            states, gradients = found["scales"][f"{norm} {kind}"]
-            for axis, values in ((left, states), (right, gradients)):
-                axis.semilogy(range(1, LAYERS + 1), values, style, color=f"C{place}", label=f"{kind}, {norm}")
-    left.set(title="states at the start", xlabel="layer", ylabel="root mean square")
-    right.set(title="gradients at the start", xlabel="layer")
-    left.legend(fontsize=7, ncols=2)
-    for norm, axis in zip(NORMS, below):
-        for (place, rate), warmup in product(enumerate(RATES), (WARM_UP, 0)):
-            curve = np.convolve(found["losses"][norm, rate, warmup], np.ones(10) / 10, "valid")
-            label, style = f"rate {rate:g}, warm-up {warmup}", "-" if warmup else ":"
-            axis.plot(range(10, len(curve) + 10), curve, style, color=f"C{place}", label=label)
-        axis.set(title=f"training loss, norm {norm}", xlabel="step", ylabel="nats a token")
-        axis.legend(fontsize=8)
-    figure.savefig(file, dpi=100)
+            for axis, values in zip(rows[0], found["scales"][norm, kind]):
+                axis.semilogy(layers, values, style, color=f"C{place}", label=f"{kind}, {norm}")
+    rows[0, 0].set(title="states at the start", xlabel="layer", ylabel="root mean square")
+    rows[0, 1].set(title="gradients at the start", xlabel="layer")
+    rows[0, 0].legend(fontsize=7, ncols=2)
+    for (column, norm), (place, rate), warmup in product(enumerate(NORMS), enumerate(RATES), (WARM_UP, 0)):
+        losses, gradients = found["trained"][norm, rate, warmup]
+        look = {
+            "ls": "-" if warmup else ":",
+            "color": f"C{place}",
+            "label": f"rate {rate:g}, warm-up {warmup}",
+        }
+        rows[1, column].plot(range(10, STEPS + 1), np.convolve(losses, np.ones(10) / 10, "valid"), **look)
+        rows[1, column].set(title=f"training loss, norm {norm}", xlabel="step", ylabel="nats a token")
+        rows[2, column].semilogy(layers, gradients, **look)
+        rows[2, column].set(title=f"gradients after {STEPS} steps, norm {norm}", xlabel="layer")
+    rows[1, 0].legend(fontsize=8)
+    figure.savefig(file, dpi=90)
 
 
 def main() -> None:
@@ -105,18 +116,16 @@ def main() -> None:
     texts = [passage[0] for passage in builtin_text("python_docs", "train")]
     tokenizer = BytePairTokenizer(vocab_size=2048).build(texts)
     text = HeldTokens(np.concatenate(tokenizer.encode(texts)).astype(np.int64))
-    found: dict = {"scales": {}, "losses": {}}
+    found: dict = {"scales": {}, "trained": {}}
     for norm, kind in product(NORMS, KINDS):
-        found["scales"][f"{norm} {kind}"] = scales(text, model(tokenizer, norm, kind))
+        states, gradients = scales(text, Transformer(model(tokenizer, norm, kind)).initialise(1))
+        found["scales"][norm, kind] = states, gradients
+        print(f"norm {norm}, {kind}: gradient {ends(gradients)}")
     for norm, rate, warmup in product(NORMS, RATES, (WARM_UP, 0)):
-        curve = found["losses"][norm, rate, warmup] = losses(text, model(tokenizer, norm), rate, warmup)
-        last = np.mean(curve[-20:])
-        print(f"norm {norm}, rate {rate:g}, warm-up {warmup}: loss {last:.3f} over the last 20", flush=True)
-    print(
-        json.dumps(
-            {name: [f"{values[0]:.2e}", f"{values[-1]:.2e}"] for name, (_, values) in found["scales"].items()}
-        )
-    )
+        losses, gradients = trained(text, model(tokenizer, norm), rate, warmup)
+        found["trained"][norm, rate, warmup] = losses, gradients
+        told = f"loss {np.mean(losses[-20:]):.3f} over the last 20 steps, gradient {ends(gradients)}"
+        print(f"norm {norm}, rate {rate:g}, warm-up {warmup}: {told}", flush=True)
     draw(found, options.picture)
 
 
