@@ -10,6 +10,7 @@ import pytest
 from user_files import recipe_of
 
 from gradus.pipeline.init import write_recipe
+from gradus.pipeline.recipe import Recipe, StageModel
 from gradus.pipeline.schema import FILE, schema, written
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -57,3 +58,22 @@ def test_the_schema_takes_what_init_writes() -> None:
         recipe = recipe_of("made")
         recipe["stages"]["finetune"]["data"]["tset"] = "x"
         known_keys(schema(), schema(), recipe, "")
+
+
+@pytest.mark.parametrize("preset", ["t5-mini", "bart-mini", "gpt2-mini"])
+def test_no_dropout_is_no_dropout_at_all(preset: str) -> None:
+    stage = {
+        "data": {"kind": "text", "train": "a.txt"},
+        "objectives": [{"kind": "prefix_lm"}],
+        "length": "1 epoch",
+    }
+    usual = Recipe(model={"preset": preset}, stages={"read": stage}).model
+    still = Recipe(model={"preset": preset, "dropout": 0.0}, stages={"read": stage}).model
+    in_a_stage = StageModel(dropout=0.0).changed(usual)
+    for model in (still, in_a_stage):
+        rates = {name: rate for name, rate in model if name.endswith("dropout") and rate is not None}
+        assert set(rates.values()) == {0.0}, rates
+    own = Recipe(
+        model={"preset": preset, "dropout": 0.0, "output_dropout": 0.3}, stages={"read": stage}
+    ).model
+    assert own.output_dropout == 0.3

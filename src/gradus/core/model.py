@@ -15,6 +15,10 @@ FamilyName = Literal["gpt1", "gpt2", "llama", "bert", "roberta", "bart", "t5"]
 Arrangement = Literal["decoder", "encoder", "encoder_decoder"]
 
 
+FURTHER_DROPOUTS = ("feed_forward_dropout", "output_dropout")
+"""What a family has beside the usual ones: where it has them, a change of `dropout` changes them, too."""
+
+
 class ModelConfig(Config):
     """Every axis on which the model varies. A preset of `families/` fills it, a recipe changes what differs.
 

@@ -223,7 +223,7 @@ def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
         )
     if node.parent is None and node.folder is None:
         start = fitted(start, tokenizer.role("pad") if tokenizer.has("pad") else None)
-    return start.model_copy(update={**node.stage.model.changes(), "vocab_size": size})
+    return node.stage.model.changed(start).model_copy(update={"vocab_size": size})
 
 
 def _check_transfer(node: Node, model: ModelConfig) -> None:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from gradus.core.config import Config, wrong
 from gradus.core.duration import BatchSize, Duration, Quantity, Share
 from gradus.core.errors import UserError, nearest
-from gradus.core.model import ModelConfig
+from gradus.core.model import FURTHER_DROPOUTS, ModelConfig
 from gradus.data.formats import TextToText
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
@@ -40,9 +40,13 @@ def _expand(model: object) -> object:
     if isinstance(model, dict) and "preset" in model:
         changed = {key: value for key, value in model.items() if key != "preset"}
         try:
-            return {**preset(str(model["preset"])), **changed}
+            usual = preset(str(model["preset"]))
         except UserError as mistake:
             raise wrong("preset", mistake.problem, mistake.text, mistake.hint) from None
+        further = {
+            key: changed["dropout"] for key in FURTHER_DROPOUTS if "dropout" in changed and key in usual
+        }
+        return {**usual, **further, **changed}
     return model
 
 
@@ -63,8 +67,12 @@ class StageModel(Config):
     embedding_dropout: float | None = Field(None, ge=0, lt=1)
     embedding_dropout_on: Literal["sum", "table"] | None = None
 
-    def changes(self) -> dict[str, Any]:
-        return {name: value for name, value in self if value is not None}
+    def changed(self, model: ModelConfig) -> ModelConfig:
+        """The model with these changes."""
+        further = {
+            key: self.dropout for key in FURTHER_DROPOUTS if getattr(model, key) and self.dropout is not None
+        }
+        return model.model_copy(update=further | {name: value for name, value in self if value is not None})
 
 
 def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
