@@ -31,7 +31,7 @@ from gradus.tokenizers import BytePairTokenizer, Tokenizer
 from gradus.training.learner import Learner
 from gradus.training.trainer import Trainer
 
-LAYERS, WIDTH, CONTEXT, WINDOWS, STEPS, WARM_UP = 12, 96, 64, 16, 300, 100
+LAYERS, WIDTH, CONTEXT, WINDOWS, STEPS, WARM_UP, EARLY = 12, 96, 64, 16, 300, 100, 20
 RATES = 1e-3, 3e-3
 KINDS, NORMS = ("normal", "residual", "xavier", "fan_in"), ("after", "before")
 
@@ -43,17 +43,26 @@ def model(tokenizer: Tokenizer, norm: str, kind: str = "normal") -> ModelConfig:
     )  # fmt: skip
 
 
-def scales(text: HeldTokens, transformer: Transformer) -> tuple[list[float], list[float]]:
-    """Root mean squares: of the states that leave each layer, and of each layer's gradient."""
+def scales(text: HeldTokens, transformer: Transformer) -> tuple[list[float], list[float], list[float]]:
+    """Root mean squares: of the states that leave each layer, of each layer's gradient, and of what each of
+    the layers' norms is given."""
     states: list[float] = []
+    given: list[float] = []
     transformer.zero_grad()
+    hooks: list = []
     for block in transformer.blocks:
-        block.register_forward_hook(lambda _, __, found: states.append(rms(found.detach())))
+        hooks.append(block.register_forward_hook(lambda _, __, found: states.append(rms(found.detach()))))
+        hooks += [norm.register_forward_pre_hook(lambda _, read: given.append(rms(read[0].detach())))
+                  for norm in (block.attention_norm, block.feed_forward_norm)]  # fmt: skip
     windows = [text.read(start, start + CONTEXT + 1) for start in range(0, 16 * CONTEXT, CONTEXT)]
     value = torch.from_numpy(np.concatenate([window[1:] for window in windows]))
     found = transformer(ragged([window[:-1] for window in windows]))
     (transformer.token_loss(found, value, torch.ones(len(value))) / len(value)).backward()
-    return states, [rms(block.feed_forward.up.weight.grad) for block in transformer.blocks]
+    for hook in hooks:
+        hook.remove()
+    gradients = [rms(block.feed_forward.up.weight.grad) for block in transformer.blocks]
+    transformer.zero_grad()
+    return states, gradients, given
 
 
 def rms(tensor: torch.Tensor) -> float:
@@ -64,12 +73,19 @@ def rms(tensor: torch.Tensor) -> float:
 def trained(
     text: HeldTokens, config: ModelConfig, rate: float, warmup: int
 ) -> tuple[list[float], list[float]]:
-    """The loss of every step, in nats a token, and the gradient of each layer after the last."""
+    """The loss of every step, in nats a token, and the gradient of each layer after the last. Prints what the
+    layers look like after EARLY steps."""
     learner = Learner(Transformer(config), [CausalLMConfig().build(Task(config, "pretrain"))]).initialise(1)
     feed = Feed(Windows(text, CONTEXT), WINDOWS, 1, WINDOWS * STEPS)
     trainer = Trainer(learner, feed, Adam(lr=rate).build(learner.named_parameters()), Constant(), World(),
                       warmup=warmup, budget=1 << 20, clip=None)  # fmt: skip
-    losses = [report.total for report in trainer.steps(lambda clock: frozenset({"report"}))]
+    losses = []
+    for report in trainer.steps(lambda clock: frozenset({"report"})):
+        losses.append(report.total)
+        if report.clock.step == EARLY:
+            _, gradients, given = scales(text, learner.transformer)
+            told = f"{min(given[1:]):.2f} to {max(given):.2f}, in a product {np.prod(given[1:]):.2g}"
+            print(f"after {EARLY} steps: gradient {ends(gradients)}; norms are given states of {told}")
     return losses, scales(text, learner.transformer)[1]
 
 
@@ -118,7 +134,7 @@ def main() -> None:
     text = HeldTokens(np.concatenate(tokenizer.encode(texts)).astype(np.int64))
     found: dict = {"scales": {}, "trained": {}}
     for norm, kind in product(NORMS, KINDS):
-        states, gradients = scales(text, Transformer(model(tokenizer, norm, kind)).initialise(1))
+        states, gradients, _ = scales(text, Transformer(model(tokenizer, norm, kind)).initialise(1))
         found["scales"][norm, kind] = states, gradients
         print(f"norm {norm}, {kind}: gradient {ends(gradients)}")
     for norm, rate, warmup in product(NORMS, RATES, (WARM_UP, 0)):

@@ -251,7 +251,7 @@ def test_training_that_diverges_names_its_last_good_checkpoint(
     )
 
     def wild(trainer: Trainer, step: int) -> None:
-        for group in trainer.optimizer.param_groups:
+        for group in trainer.optimizers[0].param_groups:
             group["lr"] = 1e38 if step >= 3 else 1e-3
 
     with monkeypatch.context() as patched:

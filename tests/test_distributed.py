@@ -49,7 +49,7 @@ def _one_step(world: World) -> dict[str, torch.Tensor]:
         found.update({name: parameter.grad.clone() for name, parameter in trainer.learner.named_parameters()})
 
     trainer.clip = None
-    trainer.optimizer.step = step  # type: ignore[method-assign, assignment]
+    trainer.optimizers[0].step = step  # type: ignore[method-assign, assignment]
     next(trainer.steps(toy.always))
     return found
 

@@ -53,9 +53,9 @@ def test_resume_is_exact(world: World, tmp_path: Path) -> None:
     list(whole.steps(toy.always))
     killed = trainer()
     next(killed.steps(toy.always))
-    path = checkpoint.save(tmp_path, 1, killed.learner, killed.optimizer, killed.state())
+    path = checkpoint.save(tmp_path, 1, killed.learner, killed.optimizers, killed.state())
     resumed = trainer()
-    resumed.restore(checkpoint.load(path, resumed.learner, resumed.optimizer))
+    resumed.restore(checkpoint.load(path, resumed.learner, resumed.optimizers))
     list(resumed.steps(toy.always))
     for name, tensor in whole.learner.state_dict().items():
         assert np.array_equal(tensor.cpu().numpy(), resumed.learner.state_dict()[name].cpu().numpy()), name

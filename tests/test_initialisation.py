@@ -111,7 +111,7 @@ def moved(width: int, tuned: int | None) -> float:
     made = built("normal", layers=2, width=width, head_width=16, heads=width // 16, tuned_width=tuned).float()
     made.precision = made.embedding.precision = torch.float32
     made.train()
-    optimizer = AdamW(lr=3e-3, weight_decay=0.0).build(made.named_parameters())
+    (optimizer,) = AdamW(lr=3e-3, weight_decay=0.0).build(made.named_parameters())
     random = np.random.default_rng(2)
     source = ragged([random.integers(0, VOCABULARY, 32) for _ in range(8)])
     value = source.tokens.roll(-1)
@@ -132,7 +132,7 @@ def test_steps_move_wide_models_as_far_as_narrow_ones_where_the_tuned_width_is_g
 
 def test_the_rate_of_wide_matrices_is_a_group_of_its_own() -> None:
     made = built("normal", tuned_width=32)
-    groups = AdamW(lr=1e-3, weight_decay=0.01).build(made.named_parameters()).param_groups
+    groups = AdamW(lr=1e-3, weight_decay=0.01).build(made.named_parameters())[0].param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [
         (1e-3, 0.01), (2.5e-4, 0.04), (1e-3, 0.0),
     ]  # fmt: skip

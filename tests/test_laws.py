@@ -126,13 +126,13 @@ def test_law_3_resume_is_exact_with_dropout_and_accumulation(tmp_path: Path, kil
     steps = killed.steps(toy.always)
     for _ in range(killed_at):
         next(steps)
-    checkpoint.save(tmp_path, killed_at, killed.learner, killed.optimizer, killed.state())
+    checkpoint.save(tmp_path, killed_at, killed.learner, killed.optimizers, killed.state())
     torch.manual_seed(99)
 
     resumed = toy.trainer(toy.learner(0.1, torch.float32).initialise(5), rows, budget=40)
     path = checkpoint.latest(tmp_path)
     assert path is not None
-    resumed.restore(checkpoint.load(path, resumed.learner, resumed.optimizer))
+    resumed.restore(checkpoint.load(path, resumed.learner, resumed.optimizers))
     rest = list(resumed.steps(toy.always))
 
     assert [report.losses for report in rest] == [report.losses for report in reports[killed_at:]]
@@ -155,9 +155,9 @@ def test_law_3_losses_between_reports_survive_a_checkpoint(tmp_path: Path) -> No
     first = toy.trainer(toy.learner(), rows)
     next(first.steps(save_at_two))
     state = json.loads(json.dumps(first.state()))
-    checkpoint.save(tmp_path, 2, first.learner, first.optimizer, state)
+    checkpoint.save(tmp_path, 2, first.learner, first.optimizers, state)
     second = toy.trainer(toy.learner(), rows)
-    second.restore(checkpoint.load(tmp_path / "step-00000002", second.learner, second.optimizer))
+    second.restore(checkpoint.load(tmp_path / "step-00000002", second.learner, second.optimizers))
     rest = list(second.steps(last_only))
     assert rest[-1].losses == whole[-1].losses
 
@@ -165,7 +165,7 @@ def test_law_3_losses_between_reports_survive_a_checkpoint(tmp_path: Path) -> No
 def test_law_3_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     trainer = toy.trainer(toy.learner(), toy.examples(8))
     for report in trainer.steps(toy.always):
-        checkpoint.save(tmp_path, report.clock.step, trainer.learner, trainer.optimizer, trainer.state())
+        checkpoint.save(tmp_path, report.clock.step, trainer.learner, trainer.optimizers, trainer.state())
     newest = tmp_path / "step-00000004"
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-3] + b"abc")

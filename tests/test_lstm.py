@@ -21,7 +21,7 @@ from gradus.nn.losses import linear_cross_entropy
 from gradus.nn.lstm import LSTMLayer, Steps
 from gradus.nn.recurrence import run_by_hand, run_by_torch
 from gradus.nn.transformer import Transformer
-from gradus.optim.optimizers import decay_groups
+from gradus.optim.groups import parameter_groups
 from gradus.training import checkpoint
 
 VOCABULARY, EXACT = 61, torch.float64
@@ -120,7 +120,7 @@ def test_gates_begin_open_and_only_matrices_decay() -> None:
     assert built.blocks[1].recurrent.weight.std().item() == pytest.approx(400**-0.5, rel=0.02)
     assert built.blocks[1].input.weight.std().item() == pytest.approx(16**-0.5, rel=0.02)
     assert built.embedding.tokens.weight.std().item() == pytest.approx(0.3, rel=0.1)
-    matrices, vectors = decay_groups(built.named_parameters(), 0.01, 1e-3)
+    matrices, vectors = parameter_groups(built.named_parameters(), 1e-3, 0.01)
     assert vectors["weight_decay"] == 0 and len(vectors["params"]) == 4
     assert {id(one) for one in vectors["params"]} == {
         id(parameter) for name, parameter in built.named_parameters() if name.endswith("bias")
@@ -177,10 +177,10 @@ def test_law_3_resume_is_exact(tmp_path: Path) -> None:
     whole, killed, resumed = start(1), start(1), start(5)
     reports = list(whole.steps(toy.always))
     next(killed.steps(toy.always))
-    checkpoint.save(tmp_path, 1, killed.learner, killed.optimizer, killed.state())
+    checkpoint.save(tmp_path, 1, killed.learner, killed.optimizers, killed.state())
     path = checkpoint.latest(tmp_path)
     assert path is not None
-    resumed.restore(checkpoint.load(path, resumed.learner, resumed.optimizer))
+    resumed.restore(checkpoint.load(path, resumed.learner, resumed.optimizers))
     rest = list(resumed.steps(toy.always))
     assert [report.losses for report in rest] == [report.losses for report in reports[1:]]
     for name, value in toy.parameters(whole.learner).items():

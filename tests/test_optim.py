@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import toy
 
 from gradus.core.duration import Quantity
-from gradus.optim.optimizers import Adam, AdamW, decay_groups
-from gradus.optim.schedules import FINE_TUNING, Constant, Cosine, Linear
+from gradus.optim.groups import Group, parameter_groups, unmatched
+from gradus.optim.optimizers import SGD, AdaFactor, Adam, AdamW, Muon
+from gradus.optim.schedules import (
+    FINE_TUNING,
+    Constant,
+    Cosine,
+    InverseSquareRoot,
+    Linear,
+    OneCycle,
+    Polynomial,
+    SlantedTriangular,
+    WarmupStableDecay,
+)
+from gradus.training import checkpoint
 
 
 @pytest.mark.parametrize("schedule", [Constant(), Linear(), Cosine(), Linear(final=0.1), Cosine(final=0.1)])
@@ -54,7 +68,7 @@ def test_the_fine_tuning_default_is_the_paper_s() -> None:
 
 def test_only_matrices_decay() -> None:
     learner = toy.learner()
-    matrices, vectors = decay_groups(learner.named_parameters(), 0.01, 1e-3)
+    matrices, vectors = parameter_groups(learner.named_parameters(), 1e-3, 0.01)
     assert matrices["weight_decay"] == 0.01 and vectors["weight_decay"] == 0
     assert all(parameter.dim() == 2 for parameter in matrices["params"])
     assert all(parameter.dim() == 1 for parameter in vectors["params"])
@@ -66,7 +80,7 @@ def test_adam_and_adamw_by_hand(decoupled: bool) -> None:
     """Three steps of the papers' algorithms in float64 against the built optimizer."""
     weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0]], dtype=torch.float64))
     config = (AdamW if decoupled else Adam)(lr=0.1, weight_decay=0.3, betas=(0.8, 0.9), epsilon=1e-6)
-    optimizer = config.build([("weight", weight)])
+    (optimizer,) = config.build([("weight", weight)])
     value, first, second = weight.detach().clone(), torch.zeros(1, 2).double(), torch.zeros(1, 2).double()
     for step in range(1, 4):
         gradient = torch.tensor([[0.5, -0.1]], dtype=torch.float64) * step
@@ -80,3 +94,164 @@ def test_adam_and_adamw_by_hand(decoupled: bool) -> None:
         second = 0.9 * second + 0.1 * gradient**2
         value = value - 0.1 * (first / (1 - 0.8**step)) / ((second / (1 - 0.9**step)).sqrt() + 1e-6)
         assert torch.allclose(weight.detach(), value, rtol=1e-9)
+
+
+def test_a_group_has_its_own_rate_and_decay() -> None:
+    learner = toy.learner()
+    named = [name for name, _ in learner.named_parameters()]
+    own = [Group(match="*.blocks.0.*", rate=0.1, weight_decay=0.0), Group(match="heads.*", rate=0.0)]
+    groups = parameter_groups(learner.named_parameters(), 1e-3, 0.01, groups=own)
+    assert sum(len(group["params"]) for group in groups) == len(named)
+    found = {id(one): (group["lr"], group["weight_decay"]) for group in groups for one in group["params"]}
+    for name, parameter in learner.named_parameters():
+        if ".blocks.0." in name:
+            assert found[id(parameter)] == (pytest.approx(1e-4), 0.0)
+        elif name.startswith("heads."):
+            assert found[id(parameter)][0] == 0
+        else:
+            assert found[id(parameter)] == (1e-3, 0.01 if parameter.dim() > 1 else 0.0)
+    assert unmatched(named, [*own, Group(match="block.*")]) == [Group(match="block.*")]
+
+
+def test_lower_layers_learn_slower_by_a_factor_each() -> None:
+    learner = toy.learner()
+    layers = len(learner.transformer.blocks)
+    groups = parameter_groups(learner.named_parameters(), 1.0, 0.3, layer_decay=2.0)
+    found = {id(one): group for group in groups for one in group["params"]}
+    for name, parameter in learner.named_parameters():
+        depth = 0
+        if ".blocks." in name:
+            depth = layers - 1 - int(name.split(".blocks.")[1].split(".")[0])
+        elif ".embedding." in name:
+            depth = layers
+        group = found[id(parameter)]
+        assert group["lr"] == pytest.approx(0.5**depth)
+        if parameter.dim() > 1:  # the decay is the rate's times 0.3 wherever it stands
+            assert group["lr"] * group["weight_decay"] == pytest.approx(0.3)
+
+
+def falls(schedule: Any, steps: int = 100, warmup: int | None = None) -> list[float]:
+    rise = schedule.warmup_steps(steps, 1.0) if warmup is None else warmup
+    return [schedule.multiplier(step, steps, rise) for step in range(steps)]
+
+
+def test_further_schedules_in_closed_form() -> None:
+    assert falls(Polynomial(power=2, final=0.1), warmup=10)[55] == pytest.approx(0.1 + 0.9 * 0.5**2)
+    assert falls(Polynomial(), warmup=0) == pytest.approx(falls(Linear(), warmup=0))
+    # Vaswani et al. 2017, equation 3: in proportion to min(step^-1/2, step warmup^-3/2), steps from 1.
+    root = falls(InverseSquareRoot(), warmup=16)
+    for step in (4, 16, 63, 99):
+        wanted = min((step + 1) ** -0.5, (step + 1) * 16**-1.5) * 4
+        assert root[step] == pytest.approx(wanted, rel=0.04)
+    stable = falls(WarmupStableDecay(decay=Quantity(20, "%"), final=0.5), warmup=10)
+    assert stable[10:80] == [1.0] * 70 and stable[90] == pytest.approx(0.75)
+    assert min(stable[10:]) == stable[-1] == pytest.approx(0.525)
+
+
+def test_the_slanted_triangle_is_the_paper_s() -> None:
+    """Howard and Ruder 2018, equation 3, with T = 100, cut_frac = 0.1, ratio = 32."""
+    cut, ratio = 10, 32
+    for step, rate in enumerate(falls(SlantedTriangular())):
+        place = step + 1 if step < cut else step
+        share = place / cut if place < cut else 1 - (place - cut) / (cut * (1 / 0.1 - 1))
+        assert rate == pytest.approx((1 + share * (ratio - 1)) / ratio)
+
+
+def test_one_cycle_is_torch_s() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=101, cycle_momentum=False)
+    rates = []
+    for _ in range(101):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = falls(OneCycle())
+    assert max(ours) == pytest.approx(1.0) and ours.index(max(ours)) in (29, 30)
+    assert ours[60] == pytest.approx(rates[60], abs=0.03) and ours[-1] < 0.002
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd_by_hand(momentum: float, nesterov: bool) -> None:
+    weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0]], dtype=torch.float64))
+    (optimizer,) = SGD(lr=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.3).build([("w", weight)])
+    value, kept = weight.detach().clone(), torch.zeros(1, 2).double()
+    for step in range(1, 4):
+        weight.grad = torch.tensor([[0.5, -0.1]], dtype=torch.float64) * step
+        gradient = weight.grad + 0.3 * value
+        optimizer.step()
+        kept = momentum * kept + gradient
+        value = value - 0.1 * (gradient + momentum * kept if nesterov else kept)
+        assert torch.allclose(weight.detach(), value, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (6,)])
+def test_adafactor_is_the_paper_s(shape: tuple[int, ...]) -> None:
+    """Shazeer and Stern 2018, algorithms 4 and 5, written out with relative steps of min(1e-2, 1/sqrt(t))."""
+    random = torch.Generator().manual_seed(1)
+    weight = torch.nn.Parameter(torch.randn(shape, generator=random, dtype=torch.float64))
+    (optimizer,) = AdaFactor().build([("w", weight)])
+    value = weight.detach().clone()
+    row, column, whole = torch.zeros(5, 1).double(), torch.zeros(1, 7).double(), torch.zeros(6).double()
+    for step in range(1, 30):
+        gradient = torch.randn(shape, generator=random, dtype=torch.float64) * step
+        weight.grad = gradient.clone()
+        optimizer.step()
+        memory, squares = 1 - step**-0.8, gradient**2 + 1e-30
+        if len(shape) == 2:
+            row = memory * row + (1 - memory) * squares.sum(1, keepdim=True)
+            column = memory * column + (1 - memory) * squares.sum(0, keepdim=True)
+            estimate = row @ column / row.sum()
+        else:
+            whole = estimate = memory * whole + (1 - memory) * squares
+        update = gradient / estimate.sqrt()
+        update = update / max(1.0, float(update.square().mean().sqrt()))
+        size = max(1e-3, float(value.square().mean().sqrt()))
+        value = value - min(1e-2, step**-0.5) * size * update
+        assert torch.allclose(weight.detach(), value, rtol=1e-9)
+
+
+def test_muon_makes_the_updates_of_inner_matrices_orthogonal() -> None:
+    learner = toy.learner()
+    before = {name: parameter.detach().clone() for name, parameter in learner.named_parameters()}
+    matrices, others = Muon(lr=1e-2, weight_decay=0.0).build(learner.named_parameters())
+    for _, parameter in learner.named_parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)).to(
+            parameter
+        )
+    matrices.step()
+    others.step()
+    inner = 0
+    for name, parameter in learner.named_parameters():
+        moved = parameter.detach() - before[name]
+        assert moved.abs().max() > 0, name
+        if "blocks." in name and parameter.dim() == 2:
+            inner += 1
+            singular = torch.linalg.svdvals(moved) / (1e-2 * 0.2 * max(parameter.shape) ** 0.5)
+            assert float(singular.min()) > 0.4 and float(singular.max()) < 1.4, name
+    assert inner == sum(len(group["params"]) for group in matrices.param_groups) > 0
+
+
+@pytest.mark.parametrize(
+    "config", [SGD(lr=1.0), SGD(lr=1.0, momentum=0.9), Adam(), AdamW(), AdaFactor(), Muon(lr=1e-3)]
+)
+def test_what_is_kept_is_what_is_counted_and_goes_through_a_checkpoint(config: Any, tmp_path: Path) -> None:
+    made, again = toy.learner(), toy.learner()
+    named = list(made.named_parameters())
+    optimizers = config.build(named)
+    for _, parameter in named:
+        parameter.grad = torch.ones_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
+    kept = [tensor for one in optimizers for state in one.state.values() for tensor in state.values()]
+    sizes = sum(tensor.numel() for tensor in kept if tensor is not None and tensor.dim())
+    assert sizes == sum(config.numbers(name, parameter.shape) for name, parameter in named)
+    checkpoint.save(tmp_path, 1, made, optimizers, {})
+    resumed = config.build(again.named_parameters())
+    checkpoint.load(tmp_path / "step-00000001", again, resumed)
+    for one, other in zip(optimizers, resumed):
+        states = one.state_dict()["state"], other.state_dict()["state"]
+        assert states[0].keys() == states[1].keys()
+        for number, state in states[0].items():
+            for key, tensor in state.items():
+                assert tensor is None or torch.equal(tensor, states[1][number][key])

@@ -91,6 +91,9 @@ def check(
     data_dir: DataOption = None,
     settings: SetOption = [],  # noqa: B006
     device: DeviceOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the learning rate of every stage: rates.png.")
+    ] = None,
 ) -> None:
     """Prove a recipe, its data and its resources before anything is trained; print the plan."""
     _keep_memory()
@@ -98,9 +101,14 @@ def check(
     from gradus.pipeline.check import print_plan
     from gradus.pipeline.patch import parse_settings
 
-    print_plan(
-        check_recipe(recipe, runs=runs, data_dir=data_dir, settings=parse_settings(settings), device=device)
+    checks = check_recipe(
+        recipe, runs=runs, data_dir=data_dir, settings=parse_settings(settings), device=device
     )
+    print_plan(checks)
+    if plot is not None:
+        from gradus.pipeline.rates import draw_rates
+
+        draw_rates(checks, plot)
 
 
 @app.command()

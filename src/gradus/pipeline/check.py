@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from gradus.evaluation.shots import shots_said
 from gradus.families import FAMILIES
 from gradus.families.heads import Task as HeadTask
 from gradus.objectives import HeadConfig
+from gradus.optim.optimizers import AdaFactor
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.leaks import leakage
 from gradus.pipeline.material import Material
@@ -41,6 +43,13 @@ class Checked:
     prepared: Prepared
     estimate: Estimate
     done: bool
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of every step."""
+        stage, steps = self.node.stage, self.estimate.steps
+        warmup = stage.schedule.warmup_steps(steps, self.prepared.tokens_per_row * self.prepared.batch)
+        return [stage.optimizer.lr * stage.schedule.multiplier(step, steps, warmup) for step in range(steps)]
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,28 @@ def check(
             rates[precision] = matrix_rate(chosen, precision)
         guess = estimate(prepared, precision, chosen, rates[precision])
         checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
+        notes += _capped(checked[-1])
         notes += _notes(prepared)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary
     require_room(stages, sum(one.estimate.disk for one in checked if not one.done))
     return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen))
+
+
+def _capped(one: Checked) -> list[str]:
+    """Where AdaFactor, which never moves further than 1 / sqrt(step), cuts off what the schedule asks for."""
+    if not isinstance(one.node.stage.optimizer, AdaFactor):
+        return []
+    asked = np.array(one.rates)
+    most = np.arange(1, len(asked) + 1) ** -0.5
+    over, worst = int((asked > most).sum()), int((asked / most).argmax())
+    if not over:
+        return []
+    problem = (
+        f"{one.node.name}: AdaFactor's steps are at most 1 / sqrt(step), and the schedule asks for more at"
+    )
+    example = f"{asked[worst]:.2g} at step {worst + 1:,}, where {most[worst]:.2g} is taken"
+    return [f"{problem} {over:,} of {counted(len(asked), 'step')}: {example}"]
 
 
 def _notes(prepared: Prepared) -> list[str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from gradus.core.model import ModelConfig
-from gradus.nn.transformer import count_parameters
 from gradus.objectives import MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.prepare import Prepared
 
@@ -53,16 +52,20 @@ def budget_tokens(model: ModelConfig, precision: str, device: torch.device) -> i
 
 
 def disk_bytes(prepared: Prepared) -> int:
-    """What a stage writes at most: checkpoints of weights and two moments, the model folder, token shards."""
-    parameters = _parameters(prepared)
-    disk = 12 * parameters * (prepared.node.stage.save.keep + 1) + 8 * parameters
+    """What a stage writes at most: checkpoints of weights and optimizer, the model folder, token shards."""
+    parameters, kept = _parameters(prepared), _kept(prepared)
+    disk = 4 * (parameters + kept) * (prepared.node.stage.save.keep + 1) + 8 * parameters
     return disk + sum(store.total * 2 for part in prepared.splits.values() for store in part.stores)
 
 
 def _parameters(prepared: Prepared) -> int:
-    heads = (module for objective in prepared.objectives if (module := objective.make_head()))
-    own = sum(part.numel() for head in heads for part in head.parameters())
-    return count_parameters(prepared.model) + own
+    return sum(shape.numel() for shape in prepared.shapes.values())
+
+
+def _kept(prepared: Prepared) -> int:
+    """Numbers that the optimizer keeps."""
+    optimizer = prepared.node.stage.optimizer
+    return sum(optimizer.numbers(name, shape) for name, shape in prepared.shapes.items())
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
         if prepared.splits["train"].stores
         else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
     )
-    memory = (
-        BASE_BYTES + 16 * parameters + copies + step_tokens * activation_bytes(model, precision) + rows_held
-    )
+    weights = 8 * parameters + 4 * _kept(prepared) + copies  # with their gradients
+    memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
     return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)

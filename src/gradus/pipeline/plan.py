@@ -138,7 +138,9 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         origin = [recipe.model.changes(), material.tokenizer_key(recipe)]
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
-    for part, key in ((config["evaluate"], "metrics"), *((one, "words") for one in config["objectives"])):
+    later = [(config["evaluate"], "metrics"), *((one, "words") for one in config["objectives"]),
+             *((config["optimizer"], key) for key in ("layer_decay", "groups"))]  # fmt: skip
+    for part, key in later:
         if part.get(key) is None:
             part.pop(key, None)
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from gradus.core.duration import Quantity
 from gradus.core.errors import UserError, counted, nearest
@@ -28,13 +29,16 @@ from gradus.evaluation.texts import NUMBERS, libraries_of
 from gradus.evaluation.zero_shot import Probe
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
+from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, Task, main_place, serving, window_of
+from gradus.optim.groups import unmatched
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
 from gradus.pipeline.splits import Split, mixed_splits
 from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
+from gradus.training.learner import Learner
 from gradus.training.transfer import FirstLayers
 
 
@@ -101,6 +105,12 @@ class Prepared:
         return tuple(
             rows / (len(counts) * counts[name]) if counts[name] else 0.0 for name in self.labels.names
         )
+
+    @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Every parameter of model and heads by name; no memory is taken."""
+        learner = Learner(Transformer(self.model, device="meta"), self.objectives)
+        return {name: parameter.shape for name, parameter in learner.named_parameters()}
 
     @property
     def main(self) -> int:
@@ -188,6 +198,7 @@ def prepare(node: Node, material: Material) -> Prepared:
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     prepared = Prepared(node, tokenizer, model, answers, splits, probes)
     _check_metric(prepared)
+    _check_groups(prepared)
     return prepared
 
 
@@ -341,6 +352,14 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
         counts=counts,
         skipped=source.skipped,
     )
+
+
+def _check_groups(prepared: Prepared) -> None:
+    groups = prepared.node.stage.optimizer.groups
+    if groups and (idle := unmatched(list(prepared.shapes), groups)):
+        field = f"stages.{prepared.node.name}.optimizer.groups"
+        hint = nearest(idle[0].match, list(prepared.shapes))
+        raise UserError("no parameter has such a name", field=field, text=idle[0].match, hint=hint)
 
 
 def _check_metric(prepared: Prepared) -> None:

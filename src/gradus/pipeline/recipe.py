@@ -75,15 +75,19 @@ class StageModel(Config):
         return model.model_copy(update=further | {name: value for name, value in self if value is not None})
 
 
+ADAMS = ("adam", "adamw")
+"""Optimizers whose learning rates mean the same."""
+
+
 def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
     """What a recipe says of a part, and what the stage's usual part sets where the recipe is silent.
 
-    The learning rate goes by the kind of data, so it holds for any optimizer; the rest for the same kind.
+    The learning rate goes by the kind of data, so it holds for Adam in any form; the rest for the same kind.
     """
     own = {name: getattr(usual, name) for name in usual.model_fields_set}
     kind = usual.model_dump()["kind"]
     if given.get("kind", kind) != kind:
-        own = {name: value for name, value in own.items() if name == "lr"}
+        own = {name: value for name, value in own.items() if name == "lr" and given["kind"] in ADAMS}
     return {"kind": kind, **own, **given}
 
 

@@ -144,9 +144,9 @@ class StageRun:
         prepared, stage = self.prepared, self.node.stage
         feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
                     self.world.rank, self.world.size, prepared.ramp)  # fmt: skip
-        optimizer = stage.optimizer.build(learner.named_parameters())
+        optimizers = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
-        return Trainer(learner, feed, optimizer, stage.schedule, self.world,
+        return Trainer(learner, feed, optimizers, stage.schedule, self.world,
                        warmup=warmup, budget=self.budget, clip=stage.clip)  # fmt: skip
 
     def _learner(self) -> Learner:
@@ -306,7 +306,7 @@ class StageRun:
             "started": self.started,
             "evaluate_seconds": self.seconds["evaluate"],
         }
-        checkpoint.save(self.checkpoints, trainer.clock.step, trainer.learner, trainer.optimizer, state)
+        checkpoint.save(self.checkpoints, trainer.clock.step, trainer.learner, trainer.optimizers, state)
         checkpoint.prune(self.checkpoints, self.node.stage.save.keep)
 
     def _resume(self, trainer: Trainer) -> None:
@@ -319,7 +319,7 @@ class StageRun:
         state = read_json(path / "state.json")
         if not self.context.inexact:
             require_same(state["environment"], self.environment, path)
-        checkpoint.load(path, trainer.learner, trainer.optimizer)
+        checkpoint.load(path, trainer.learner, trainer.optimizers)
         trainer.restore(state)
         self.stopping.restore(state["stopping"])
         self.stopped, self.started = state["stopped"], state["started"]

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import errno
 import shutil
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,16 @@ from gradus.core.storage import free_bytes, is_whole, new_folder, read_json, wri
 
 
 def save(
-    folder: Path, step: int, module: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    folder: Path,
+    step: int,
+    module: torch.nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    state: dict[str, Any],
 ) -> Path:
     """Writes the checkpoint of `step` into `folder`. Raises UserError when the disk has too little room."""
     path = folder / f"step-{step:08d}"
     weights = weights_of(module)
-    moments = _flat_state(optimizer)
+    moments = _flat_state(optimizers)
     size = sum(tensor.nbytes for tensor in [*weights.values(), *moments.values()])
     require_room(folder, size)
     try:
@@ -59,15 +66,17 @@ def latest(folder: Path) -> Path | None:
     return next((path for path in sorted(folder.glob("step-*"), reverse=True) if is_whole(path)), None)
 
 
-def load(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load(path: Path, module: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
     """Puts a checkpoint back, bit by bit, and returns its state."""
     load_weights(module, load_file(path / "model.safetensors"))
-    moments = load_file(path / "optimizer.safetensors")
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in moments.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
+    firsts = _firsts(optimizers)
+    for name, tensor in load_file(path / "optimizer.safetensors").items():
+        number, key = name.split(".", 1)
+        owner = bisect_right(firsts, int(number)) - 1
+        states[owner].setdefault(int(number) - firsts[owner], {})[key] = tensor
+    for optimizer, state in zip(optimizers, states):
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return read_json(path / "state.json")
 
 
@@ -88,10 +97,18 @@ def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> N
     module.load_state_dict(weights, strict=True)
 
 
-def _flat_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
+def _flat_state(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    """NUMBER.KEY: what is kept of each parameter, numbered through all optimizers."""
     return {
-        f"{index}.{key}": tensor.detach().cpu().contiguous()
-        for index, entries in state.items()
+        f"{first + index}.{key}": tensor.detach().cpu().contiguous()
+        for first, optimizer in zip(_firsts(optimizers), optimizers)
+        for index, entries in optimizer.state_dict()["state"].items()
         for key, tensor in entries.items()
+        if tensor is not None
     }
+
+
+def _firsts(optimizers: Sequence[torch.optim.Optimizer]) -> list[int]:
+    """The number of each optimizer's first parameter."""
+    sizes = [sum(len(group["params"]) for group in optimizer.param_groups) for optimizer in optimizers]
+    return [0, *accumulate(sizes)][:-1]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from gradus.core.example import Batch
 from gradus.core.keyed import keyed_hash
 from gradus.data.feed import Feed, cut
 from gradus.distributed.world import World
-from gradus.optim.schedules import Constant, Cosine, Linear
+from gradus.optim.schedules import ScheduleConfig
 from gradus.training.learner import Learner
 
 Due = frozenset[str]
@@ -64,21 +64,16 @@ class Trainer:
         self,
         learner: Learner,
         feed: Feed,
-        optimizer: torch.optim.Optimizer,
-        schedule: Constant | Linear | Cosine,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedule: ScheduleConfig,
         world: World,
         *,
         warmup: int,
         budget: int,
         clip: float | None = 1.0,
     ):
-        self.learner, self.feed, self.optimizer, self.schedule, self.world = (
-            learner,
-            feed,
-            optimizer,
-            schedule,
-            world,
-        )
+        self.learner, self.feed, self.schedule, self.world = learner, feed, schedule, world
+        self.optimizers = optimizers
         self.warmup, self.budget, self.clip = warmup, budget, clip
         self.clock = Clock()
         self.seconds = 0.0
@@ -86,7 +81,7 @@ class Trainer:
         """Set from outside (a signal): the loop yields a report with "stop" due at the next step, on all
         ranks."""
         self._weights = learner.weights
-        self._rates = [group["lr"] for group in optimizer.param_groups]
+        self._rates = [group["lr"] for group in self._groups()]
         self._parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         self._counts: list[list[float]] = []
         self._sums: list[torch.Tensor] = []
@@ -124,8 +119,9 @@ class Trainer:
         self.world.sum_gradients(self._parameters)
         norm = self._clip()
         self._set_rates(step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.clock = Clock(step + 1, self.feed.rows_after(step + 1), self.clock.tokens + int(tokens))
         self._counts.append(counts)
         self._sums.append(torch.cat([self.world.sum_tensor(sums), norm.reshape(1).to(sums)]))
@@ -152,8 +148,11 @@ class Trainer:
 
     def _set_rates(self, step: int) -> None:
         factor = self.schedule.multiplier(step, self.feed.steps, self.warmup)
-        for group, rate in zip(self.optimizer.param_groups, self._rates):
+        for group, rate in zip(self._groups(), self._rates):
             group["lr"] = rate * factor
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _report(self, due: Due) -> Report:
         if not due & {"report", "evaluate"}:
@@ -167,7 +166,7 @@ class Trainer:
         losses = {name: mean for name, mean, count in zip(names, means, counts.tolist()) if count}
         total = sum(float(w) * mean for w, mean in zip(self._weights, means))
         self._counts, self._sums = [], []
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        rate = max(group["lr"] for group in self._groups())
         return Report(self.clock, due, losses, total, rate, float(lines[-1, -1]))
 
     def _timed(self, report: Report) -> Report:

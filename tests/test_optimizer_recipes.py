@@ -1,0 +1,93 @@
+"""Optimizers, groups and schedules from the user's side: a recipe names them, check proves and draws them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny
+from typer.testing import CliRunner
+
+import gradus
+from gradus.cli import app
+from gradus.core.errors import UserError
+
+KINDS: list[dict[str, Any]] = [
+    {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True},
+    {"kind": "adafactor"},
+    {"kind": "muon", "lr": 1e-2, "layer_decay": 1.5, "groups": [{"match": "*.positions.*", "rate": 0}]},
+]
+SCHEDULES: list[dict[str, Any]] = [
+    {"kind": "inverse_sqrt", "warmup": "2 steps"}, {"kind": "one_cycle"}, {"kind": "warmup_stable_decay"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer, schedule", zip(KINDS, SCHEDULES), ids=lambda part: part["kind"])
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(
+    optimizer: dict[str, Any], schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradus.pipeline.stage import StageRun
+
+    part = {"optimizer": optimizer, "schedule": schedule, "save": {"every": "3 steps"}}
+    path = tiny(tmp_path / "one.yaml", {f"stages.pretrain.{key}": value for key, value in part.items()})
+    whole = gradus.run(path, runs=tmp_path / "whole", device="cpu", until="pretrain")
+    saved = StageRun._save
+
+    def killed(self: StageRun, trainer: Any) -> None:
+        saved(self, trainer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StageRun, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        gradus.run(path, runs=tmp_path / "killed", device="cpu", until="pretrain")
+    monkeypatch.setattr(StageRun, "_save", saved)
+    again = gradus.run(path, runs=tmp_path / "killed", device="cpu", until="pretrain")
+    (name,) = (folder.name for folder in (whole / "stages").iterdir())
+    ours, theirs = (place / "stages" / name / "model" / "model.safetensors" for place in (whole, again))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "optimizer, told",
+    [
+        ({"kind": "sgd"}, r"optimizer.lr: .*missing|optimizer.lr: .*wanted"),
+        ({"kind": "sgd", "lr": 0.1, "nesterov": True}, "optimizer.nesterov: this is a kind of momentum"),
+        ({"kind": "adamw", "groups": [{"match": "block.0.*"}]},
+         r"groups: no parameter has such a name: .block.0.\*"),
+        ({"kind": "adamw", "layer_decay": 0.9}, "layer_decay: .*greater than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told(optimizer: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=told):
+        gradus.check(tiny(tmp_path / "one.yaml", {"stages.pretrain.optimizer": optimizer}), runs=tmp_path)
+
+
+def test_check_tells_where_adafactor_cuts_a_schedule_off(tmp_path: Path) -> None:
+    for rate, capped in ((1e-2, False), (2.0, True)):
+        patch = {"stages.pretrain.optimizer": {"kind": "adafactor", "lr": rate}}
+        checks = gradus.check(tiny(tmp_path / "one.yaml", patch), runs=tmp_path)
+        assert any("1 / sqrt(step)" in note for note in checks.notes) == capped
+
+
+def test_memory_goes_by_the_optimizer(tmp_path: Path) -> None:
+    needs = []
+    for kind in ("adafactor", "adamw"):
+        patch = {"stages.pretrain.optimizer": {"kind": kind}, "model.width": 512, "model.layers": 4}
+        checks = gradus.check(tiny(tmp_path / "one.yaml", patch), runs=tmp_path)
+        needs.append(checks.nodes[0].estimate)
+    parameters = needs[0].parameters
+    assert 7.9 * parameters < needs[1].memory - needs[0].memory <= 8 * parameters
+    assert needs[0].disk < needs[1].disk
+
+
+def test_check_draws_the_rates(tmp_path: Path) -> None:
+    recipe = tiny(tmp_path / "one.yaml")
+    drawn = CliRunner().invoke(
+        app, ["check", str(recipe), "--runs", str(tmp_path), "--plot", str(tmp_path / "a.svg")]
+    )
+    assert drawn.exit_code == 0 and "learning rate" in (tmp_path / "a.svg").read_text()
+    refused = CliRunner().invoke(
+        app, ["check", str(recipe), "--runs", str(tmp_path), "--plot", str(tmp_path / "a.doc")]
+    )
+    assert isinstance(refused.exception, UserError) or refused.exit_code == 2
