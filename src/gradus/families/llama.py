@@ -13,6 +13,7 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
+from gradus.families.files import object_at
 from gradus.families.heads import SPANS, Shapes, Task, generative_task, head_json, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, joined
@@ -148,9 +149,7 @@ def _base_of_turns(content: Mapping[str, Any], file: Path) -> Any:
     """`rope_parameters` says it since transformers 5; before, `rope_theta` beside a `rope_scaling`."""
     base: Any = content.get("rope_theta", 10_000.0)
     for key in ("rope_parameters", "rope_scaling"):
-        given = content.get(key) or {}
-        if not isinstance(given, dict):
-            raise UserError("this should be a JSON object", file=file, field=key, text=given)
+        given = object_at(content, key, file)
         kind = given.get("rope_type", given.get("type", "default"))
         if kind != "default" or given.get("partial_rotary_factor", 1) != 1:
             field, text = ("rope_type", kind) if kind != "default" else ("partial_rotary_factor", given)
