@@ -141,6 +141,10 @@ class ModelConfig(Config):
         if self.positions == "rotary" and self.channels % 2:
             problem = "rotary positions turn pairs of channels"
             raise wrong("head_width", problem, self.channels, "an even number")
+        single = self.relative_buckets // (4 if self.arrangement == "encoder" else 2)
+        if self.positions == "relative" and self.relative_distance <= single:
+            problem = f"the first {single} distances have buckets of their own"
+            raise wrong("relative_distance", problem, self.relative_distance, f"more than {single}")
         if self.window is not None and self.arrangement != "decoder":
             raise wrong("window", "only a decoder has a window", self.window, "leave it out")
         return self
