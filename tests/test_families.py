@@ -340,7 +340,7 @@ def test_presets_are_models_and_the_papers_size_is_right() -> None:
     assert smaller.hidden == 1024
     with pytest.raises(UserError, match="gtp1.*did you mean 'gpt1'"):
         preset("gtp1")
-    assert FAMILIES["gpt1"].MODEL_TYPE == "openai-gpt"
+    assert FAMILIES["gpt1"].SETTINGS.model_type == "openai-gpt"
 
 
 def test_shapes_are_those_of_the_model() -> None:

@@ -163,7 +163,10 @@ def read_folder(path: Path) -> ModelFolder:
 
 
 def _family(content: Mapping[str, Any], file: Path) -> Family:
-    kind, types = content.get("model_type"), {family.MODEL_TYPE: family for family in FAMILIES.values()}
+    kind, types = (
+        content.get("model_type"),
+        {family.SETTINGS.model_type: family for family in FAMILIES.values()},
+    )
     if not isinstance(kind, str) or kind not in types:
         raise UserError(
             "this kind of model is not supported", file=file, field="model_type",

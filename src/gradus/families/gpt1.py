@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, head_json, own_output
+from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, transposed
-
-MODEL_TYPE = "openai-gpt"
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's section 4.1: 117M parameters with its 40,478 tokens. The feed-forward is 4 x width: 3072.
@@ -51,6 +49,7 @@ TABLE = Table(
 )
 
 SETTINGS = Settings(
+    model_type="openai-gpt",
     title="GPT-1",
     fields={
         "vocab_size": ("vocab_size", 40478),
@@ -85,9 +84,7 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """
     if not config.tie_embeddings and heads:
         return "its GPT-1 has no output embedding of its own beside a head"
-    if len(heads) > 1:
-        return f"its GPT-1 has one head, not {len(heads)}"
-    return SETTINGS.difference(config)
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -99,7 +96,7 @@ def to_config_json(
     """`config.json` as OpenAIGPTConfig reads it: that of a sequence classifier with `labels` (in order), of
     its regression, or of the double-headed class.
     """
-    content = {"model_type": MODEL_TYPE, **SETTINGS.written(config), **head_json(CLASSES, task, labels)}
+    content = SETTINGS.to_json(config, CLASSES[task], task, labels)
     if roles and "pad" in roles:
         content["pad_token_id"] = roles["pad"]
     return content | (SUMMARY if task == "choices" else {})

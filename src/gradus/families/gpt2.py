@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SPANS, SUMMARY, Shapes, Task, generative_task, head_json, own_output
+from gradus.families.heads import SPANS, SUMMARY, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, transposed
-
-MODEL_TYPE = "gpt2"
 
 ARRANGED = {"norm": "before", "initialisation": "residual"}
 # The paper gives no width of the bands ("alternating dense and locally banded sparse attention patterns in
@@ -72,6 +70,7 @@ TABLE = Table(
 )
 
 SETTINGS = Settings(
+    model_type="gpt2",
     title="GPT-2",
     fields={
         "vocab_size": ("vocab_size", 50257),
@@ -117,9 +116,7 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     not with GPT-3's banded layers, for one."""
     if not config.tie_embeddings and heads:
         return "its GPT-2 has no output embedding of its own beside a head"
-    if len(heads) > 1:
-        return f"its GPT-2 has one head, not {len(heads)}"
-    return SETTINGS.difference(config)
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -132,8 +129,8 @@ def to_config_json(
     roles = roles or {}
     end = roles.get("end")
     ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": roles.get("pad")}
-    content = {"model_type": MODEL_TYPE, **SETTINGS.written(config), **ids}
-    return content | head_json(CLASSES, task, labels) | (SUMMARY if task == "choices" else {})
+    content = SETTINGS.to_json(config, CLASSES[task], task, labels) | ids
+    return content | (SUMMARY if task == "choices" else {})
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:

@@ -14,11 +14,9 @@ from typing import Any
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 from gradus.families.files import object_at
-from gradus.families.heads import SPANS, Shapes, Task, generative_task, head_json, own_output
+from gradus.families.heads import SPANS, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, joined
-
-MODEL_TYPE = "llama"
 
 ARRANGED: dict[str, Any] = {
     "positions": "rotary",
@@ -74,6 +72,7 @@ TABLE = Table(
 )
 
 SETTINGS = Settings(
+    model_type="llama",
     title="Llama",
     fields={
         "vocab_size": ("vocab_size", 32000),
@@ -115,11 +114,9 @@ CLASSES: dict[Task | None, str] = {
 def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """Why Hugging Face's Llama classes cannot hold this model with heads of these names; None where they
     can."""
-    if len(heads) > 1:
-        return f"its Llama has one head, not {len(heads)}"
     if config.width % config.heads:
         return f"its Llama has a width that is a multiple of its heads, not {config.width} for {config.heads}"
-    return SETTINGS.difference(config)
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -134,8 +131,7 @@ def to_config_json(
     ids = {"bos_token_id": roles.get("start", end), "eos_token_id": end, "pad_token_id": roles.get("pad")}
     # As transformers 5 says it; `rope_theta` stands beside it for tools that read what transformers 4 wrote.
     turns = {"rope_parameters": {"rope_theta": config.rotary_base, "rope_type": "default"}}
-    content = {"model_type": MODEL_TYPE, **SETTINGS.written(config), **turns, **ids}
-    return content | head_json(CLASSES, task, labels)
+    return SETTINGS.to_json(config, CLASSES[task], task, labels) | turns | ids
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:
