@@ -13,7 +13,7 @@ from typing import Any
 from gradus.core.model import ModelConfig
 from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
-from gradus.families.table import Table, transposed
+from gradus.families.table import Place, Table, transposed
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's section 4.1: 117M parameters with its 40,478 tokens. The feed-forward is 4 x width: 3072.
@@ -26,45 +26,53 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt1-tiny": {"layers": 2, "width": 128, "heads": 2, "context": 128},
 }
 
+LAYERS: dict[str, str | Place] = {
+    "blocks.*.attention.query_key_value": transposed("h.*.attn.c_attn"),
+    "blocks.*.attention.output": transposed("h.*.attn.c_proj"),
+    "blocks.*.attention_norm": "h.*.ln_1",
+    "blocks.*.feed_forward.up": transposed("h.*.mlp.c_fc"),
+    "blocks.*.feed_forward.down": transposed("h.*.mlp.c_proj"),
+    "blocks.*.feed_forward_norm": "h.*.ln_2",
+}
+HEADS: dict[Task, dict[str, str]] = {
+    "classes": {"score.weight": "score.weight"},
+    "number": {"score.weight": "score.weight"},
+    "choices": {"score": "multiple_choice_head.summary"},
+}
+
 TABLE = Table(
     title="GPT-1",
     prefix="transformer.",
     body={
         "embedding.tokens": "tokens_embed",
         "embedding.positions": "positions_embed",
-        "blocks.*.attention.query_key_value": transposed("h.*.attn.c_attn"),
-        "blocks.*.attention.output": transposed("h.*.attn.c_proj"),
-        "blocks.*.attention_norm": "h.*.ln_1",
-        "blocks.*.feed_forward.up": transposed("h.*.mlp.c_fc"),
-        "blocks.*.feed_forward.down": transposed("h.*.mlp.c_proj"),
-        "blocks.*.feed_forward_norm": "h.*.ln_2",
+        **LAYERS,
     },
     outside={"unembedding": "lm_head"},
-    heads={
-        "classes": {"score.weight": "score.weight"},
-        "number": {"score.weight": "score.weight"},
-        "choices": {"score": "multiple_choice_head.summary"},
-    },
+    heads=HEADS,
     no_weights=(r"h\.\d+\.attn\.bias",),
 )
+
+FIELDS: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocab_size", 40478),
+    "context": ("n_positions", 512),
+    "width": ("n_embd", 768),
+    "layers": ("n_layer", 12),
+    "heads": ("n_head", 12),
+    "activation": ("afn", "gelu"),
+    "dropout": ("resid_pdrop", 0.1),
+    "attention_dropout": ("attn_pdrop", 0.1),
+    "embedding_dropout": ("embd_pdrop", 0.1),
+    "norm_epsilon": ("layer_norm_epsilon", 1e-5),
+    "initial_deviation": ("initializer_range", 0.02),
+    "tie_embeddings": ("tie_word_embeddings", True),
+}
+"""Where transformers' OpenAIGPTConfig has a field, and its default."""
 
 SETTINGS = Settings(
     model_type="openai-gpt",
     title="GPT-1",
-    fields={
-        "vocab_size": ("vocab_size", 40478),
-        "context": ("n_positions", 512),
-        "width": ("n_embd", 768),
-        "layers": ("n_layer", 12),
-        "heads": ("n_head", 12),
-        "activation": ("afn", "gelu"),
-        "dropout": ("resid_pdrop", 0.1),
-        "attention_dropout": ("attn_pdrop", 0.1),
-        "embedding_dropout": ("embd_pdrop", 0.1),
-        "norm_epsilon": ("layer_norm_epsilon", 1e-5),
-        "initial_deviation": ("initializer_range", 0.02),
-        "tie_embeddings": ("tie_word_embeddings", True),
-    },
+    fields=FIELDS,
     fixed={"family": "gpt1"},
     # Their "gelu" is the tanh form; they have no exact one.
     words={"activation": {"gelu": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu"}},
