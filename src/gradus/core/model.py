@@ -57,7 +57,8 @@ class ModelConfig(Config):
     """Su et al. 2021, section 3.3; later models have larger ones for longer contexts."""
     relative_buckets: int = Field(32, ge=4)
     relative_distance: int = Field(128, ge=1)
-    """From this distance on all share a bucket (Raffel et al. 2020, section 2.1)."""
+    """From this distance on all share a bucket (Raffel et al. 2020, section 2.1). More than the distances
+    that have one of their own: half of the buckets, in an encoder a quarter."""
     segments: int = Field(0, ge=0)
     """Rows of the embedding that says which text a token belongs to; BERT has 2."""
     delimiters: int = Field(1, ge=1)
