@@ -94,6 +94,28 @@ def test_every_mask_is_attention_written_out(kind: str, kernel: str, monkeypatch
             assert (mine - theirs).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 7)])
+@pytest.mark.parametrize("prefix", [(0, 0, 0), (5, 30, 19)])
+def test_masks_hide_what_rows_windows_and_prefixes_say(
+    causal: bool, window: int | None, prefix: tuple[int, ...]
+) -> None:
+    """Key by key: behind a query its window, ahead of it the prefix, or all where nothing is causal."""
+    lengths = (61, 40, 19)
+    layout = Layout.of(np.cumsum([0, *lengths]), 128)
+    heads = np.array(prefix) if causal and any(prefix) else None
+    masks = masks_within(layout, heads, causal=causal, window=window)
+    for mask, (_, time), members in zip(masks, layout.groups, layout.members):
+        for line, row in enumerate(members):
+            seen = torch.ones(time, time, dtype=torch.bool)
+            seen = seen.tril() if mask.causal else seen
+            if mask.hidden is not None:
+                seen &= ~mask.hidden[line if len(mask.hidden) > 1 else 0, 0]
+            for query in range(lengths[row]):
+                first = query - (window or time) + 1
+                last = max(query + 1, prefix[row]) if causal else lengths[row]
+                assert seen[query].tolist() == [first <= key < last for key in range(time)], (row, query)
+
+
 @pytest.mark.parametrize("kernel", list(KERNELS))
 @pytest.mark.parametrize("name", list(AXES))
 def test_other_sequences_change_nothing(name: str, kernel: str) -> None:

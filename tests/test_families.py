@@ -252,6 +252,11 @@ def pickled(path: Path) -> None:
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
 
 
+def indexed(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors.index.json").write_text('{"weight_map": ["model.safetensors"]}')
+
+
 BAD = {
     "no config": (lambda path: (path / "config.json").unlink(), "no model folder.*config.json"),
     "config is no JSON": (lambda path: (path / "config.json").write_text("{"), "config.json.*cannot be read"),
@@ -263,6 +268,10 @@ BAD = {
     "other width": (with_config(n_embd=64), "has shape 61 x 32, not 61 x 64.*tokens_embed"),
     "deeper": (with_config(n_layer=3), "lack a tensor.*blocks.2"),
     "shallower": (with_config(n_layer=1), "no place for a tensor.*h.1"),
+    "family is a list": (with_config(model_type=["openai-gpt"]), "model_type.*not supported"),
+    "no vocabulary": (with_config(vocab_size=None), "config.json: vocab_size: this should be a number"),
+    "labels without numbers": (with_config(id2label={"好": "评"}), "id2label: .*number.*'好'"),
+    "labels in a text": (with_config(id2label="差评"), "id2label: this should be a JSON object: '差评'"),
     "fewer labels": (with_config(id2label={"0": "a"}), "3 rows for 1 labels.*score.weight"),
     "missing tensor": (without("transformer.h.1.mlp.c_fc.bias"), "lack a tensor.*1.feed_forward.up.bias"),
     "foreign tensor": (with_tensor("transformer.wte.weight", (2, 2)), "no such tensor.*wte.weight"),
@@ -270,6 +279,7 @@ BAD = {
     "negative": (with_config(n_layer=-2), "config.json: n_layer: these numbers make no model"),
     "cut": (cut, "model.safetensors: .*truncated or damaged"),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "no model.safetensors"),
+    "index is a list": (indexed, "index.json: weight_map: this should be a JSON object"),
     "pickle": (pickled, "pickled weights are never opened.*save_pretrained"),
 }  # fmt: skip
 
@@ -330,7 +340,7 @@ def test_presets_are_models_and_the_papers_size_is_right() -> None:
     assert smaller.hidden == 1024
     with pytest.raises(UserError, match="gtp1.*did you mean 'gpt1'"):
         preset("gtp1")
-    assert FAMILIES["gpt1"].MODEL_TYPE == "openai-gpt"
+    assert FAMILIES["gpt1"].SETTINGS.model_type == "openai-gpt"
 
 
 def test_shapes_are_those_of_the_model() -> None:

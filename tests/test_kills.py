@@ -4,6 +4,7 @@ killed."""
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tiny import tiny
 
 import gradus
 from gradus.core.keyed import keyed_generator
+from gradus.core.storage import is_whole, new_folder, sweep
 from gradus.training import checkpoint
 
 CHANGES = {
@@ -92,6 +94,20 @@ def without_times(value: Any) -> Any:
 def same(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert sorted(a) == sorted(b)
     assert [name for name in a if a[name] != b[name]] == []
+
+
+def test_death_while_an_old_folder_goes_leaves_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_folder(tmp_path / "模型") as folder:
+        (folder / "weights").write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "模型") as folder:
+            (folder / "weights").write_text("new")
+    assert is_whole(tmp_path / "模型") and (tmp_path / "模型" / "weights").read_text() == "new"
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["模型"]
 
 
 def test_the_whole_run_is_reproducible(whole: Whole, tmp_path: Path) -> None:

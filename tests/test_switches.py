@@ -173,7 +173,9 @@ def test_an_untied_language_model_in_their_class_and_back(tmp_path: Path) -> Non
 def test_a_folder_remembers_where_dropout_strikes(tmp_path: Path) -> None:
     config = ModelConfig(layers=2, width=32, heads=4, context=40, vocab_size=61, embedding_dropout_on="table")
     written(tmp_path / "model", config)
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == gpt1.MODEL_TYPE
+    assert (
+        json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == gpt1.SETTINGS.model_type
+    )
     assert read_folder(tmp_path / "model").config == config
 
 

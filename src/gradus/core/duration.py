@@ -6,6 +6,7 @@ legal units. `Clock` is how far a stage has come, in every unit at once.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -33,13 +34,11 @@ class Quantity:
         if isinstance(text, Quantity):
             return text
         match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
-        unit = None
-        if match:
-            word = match[2]
-            unit = UNITS.get(word) or (word if word in UNITS.values() else None)
-        if match is None or unit is None:
+        word, amount = (match[2], float(match[1].replace("_", ""))) if match else ("", math.inf)
+        unit = word if word in UNITS.values() else UNITS.get(word)
+        if unit is None or math.isinf(amount):
             raise ValueError(f"an amount with a unit is wanted, like '3 epochs' or '10 %', not {text!r}")
-        return cls(float(match[1].replace("_", "")), unit)
+        return cls(amount, unit)
 
     def __str__(self) -> str:
         amount = int(self.amount) if self.amount == int(self.amount) and self.amount < 1e15 else self.amount

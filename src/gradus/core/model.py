@@ -61,7 +61,8 @@ class ModelConfig(Config):
     """Su et al. 2021, section 3.3; later models have larger ones for longer contexts."""
     relative_buckets: int = Field(32, ge=4)
     relative_distance: int = Field(128, ge=1)
-    """From this distance on all share a bucket (Raffel et al. 2020, section 2.1)."""
+    """From this distance on all share a bucket (Raffel et al. 2020, section 2.1). More than the distances
+    that have one of their own: half of the buckets, in an encoder a quarter."""
     segments: int = Field(0, ge=0)
     """Rows of the embedding that says which text a token belongs to; BERT has 2."""
     delimiters: int = Field(1, ge=1)
@@ -145,6 +146,10 @@ class ModelConfig(Config):
         if self.positions == "rotary" and self.channels % 2:
             problem = "rotary positions turn pairs of channels"
             raise wrong("head_width", problem, self.channels, "an even number")
+        single = self.relative_buckets // (4 if self.arrangement == "encoder" else 2)
+        if self.positions == "relative" and self.relative_distance <= single:
+            problem = f"the first {single} distances have buckets of their own"
+            raise wrong("relative_distance", problem, self.relative_distance, f"more than {single}")
         if self.window is not None and self.arrangement != "decoder":
             raise wrong("window", "only a decoder has a window", self.window, "leave it out")
         return self

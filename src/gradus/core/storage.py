@@ -94,12 +94,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync(file)
         digests = {str(file.relative_to(temporary)): digest_file(file) for file in files}
         write_json(temporary / MANIFEST, {"files": digests})
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         if path.exists():
-            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
             os.rename(path, old)
-            shutil.rmtree(old, ignore_errors=True)
         os.rename(temporary, path)
         sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

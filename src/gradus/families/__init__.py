@@ -21,8 +21,6 @@ from gradus.families.table import Table
 class Family(Protocol):
     """What the file of a family offers."""
 
-    MODEL_TYPE: str
-    """`model_type` of its `config.json`."""
     SETTINGS: Settings
     PRESETS: dict[str, dict[str, Any]]
     TABLE: Table

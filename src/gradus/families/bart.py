@@ -14,11 +14,9 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
-from gradus.families.heads import CLASSIFICATION_HEAD, SPANS, Shapes, Task, classification_task, head_json
+from gradus.families.heads import CLASSIFICATION_HEAD, SPANS, Shapes, Task, classification_task
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, joined
-
-MODEL_TYPE = "bart"
 
 ARRANGED: dict[str, Any] = {
     "arrangement": "encoder_decoder",
@@ -86,6 +84,7 @@ TABLE = Table(
 )
 
 SETTINGS = Settings(
+    model_type="bart",
     title="BART",
     fields={
         "vocab_size": ("vocab_size", 50265),
@@ -129,9 +128,7 @@ CLASSES: dict[Task | None, str] = {
 def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """Why Hugging Face's Bart classes cannot hold this model with heads of these names; None where they
     can."""
-    if len(heads) > 1:
-        return f"its BART has one head, not {len(heads)}"
-    return SETTINGS.difference(config)
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -144,10 +141,8 @@ def to_config_json(
     their classifier reads the decoder's state at the last of these, and has the source for its input."""
     roles = roles or {}
     end = roles.get("end")
-    said = SETTINGS.written(config)
-    content: dict[str, Any] = {
-        "model_type": MODEL_TYPE,
-        **said,
+    said = SETTINGS.to_json(config, CLASSES[task], task, labels)
+    return said | {
         **{theirs: said[SETTINGS.fields[ours][0]] for ours, theirs in TWINS.items()},
         "is_encoder_decoder": True,
         "scale_embedding": False,
@@ -158,7 +153,6 @@ def to_config_json(
         "decoder_start_token_id": end,
         "forced_eos_token_id": end,
     }
-    return content | head_json(CLASSES, task, labels)
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:

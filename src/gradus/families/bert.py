@@ -24,11 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SPANS, Shapes, Task, encoder_task, row_labels
+from gradus.families.heads import SPANS, Shapes, Task, encoder_task
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, joined
-
-MODEL_TYPE = "bert"
 
 BODY: dict[str, Any] = {
     "arrangement": "encoder",
@@ -123,7 +121,11 @@ ONLY = {
     "tie_word_embeddings": True,
 }
 
+OUTPUT = frozenset({"output_transform", "output_bias"})
+"""Both are there, or neither."""
+
 SETTINGS = Settings(
+    model_type="bert",
     title="BERT",
     fields=FIELDS,
     fixed=BODY | {"family": "bert"},
@@ -134,6 +136,7 @@ SETTINGS = Settings(
         }
     },
     only=ONLY,
+    free=OUTPUT | {"pooler", "dense_head"},
 )  # fmt: skip
 
 CLASSES: dict[Task | None, tuple[str, str]] = {
@@ -160,15 +163,11 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
 def encoder_difference(settings: Settings, config: ModelConfig, heads: Sequence[str]) -> str | None:
     """What the classes of BERT and RoBERTa lack, but for the layers before a head."""
     title = f"its {settings.title} has"
-    if len(heads) > 1:
-        return f"{title} one head, not {len(heads)}"
     if config.output_transform != config.output_bias:
         return f"{title} `output_transform` and `output_bias` both, or neither"
     if not config.segments:
         return f"{title} at least one of `segments`, not 0"
-    free = {"pooler": False, "output_transform": False, "output_bias": False}
-    free["dense_head"] = settings.fixed.get("dense_head", False)
-    return settings.difference(config.model_copy(update=free))
+    return settings.difference(config, heads)
 
 
 def to_config_json(
@@ -178,14 +177,13 @@ def to_config_json(
     task: Task | None = None,
 ) -> dict[str, Any]:
     """`config.json` as BertConfig reads it; `labels` in order."""
-    content = encoder_json(MODEL_TYPE, CLASSES, SETTINGS, config, labels, task)
+    content = encoder_json(CLASSES, SETTINGS, config, labels, task)
     content["pad_token_id"] = (roles or {}).get("pad")
     # The file's tensors do not say whether a pooler is the body's or a head's.
     return content if config.pooler else content | {"dense_head": config.dense_head}
 
 
 def encoder_json(
-    model_type: str,
     classes: Mapping[Task | None, tuple[str, str]],
     settings: Settings,
     config: ModelConfig,
@@ -194,11 +192,10 @@ def encoder_json(
 ) -> dict[str, Any]:
     """What the config.json of BERT and RoBERTa have in common."""
     named = classes[task][0 if config.output_transform else 1]
-    content = {"model_type": model_type, "architectures": [named], **settings.written(config)}
+    content = settings.to_json(config, named, task, labels)
     if content["embedding_dropout"] == content["hidden_dropout_prob"]:
         del content["embedding_dropout"]
-    content["dtype"] = "float32"
-    return content | (row_labels(task, labels) if task in ("classes", "number") else {})
+    return content
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:

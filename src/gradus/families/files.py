@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,20 @@ def object_of(file: Path, missing: str) -> dict[str, Any]:
     return content
 
 
+def object_at(content: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
+    """The JSON object that stands under a key, an empty one where nothing does. Raises UserError for anything
+    else."""
+    found = content.get(key) or {}
+    if not isinstance(found, dict):
+        raise UserError("this should be a JSON object", file=file, field=key, text=found)
+    return found
+
+
 def check_manifest(path: Path) -> None:
     """Raises UserError for a file that is not as it was written."""
     if not (path / MANIFEST).is_file():
         return
-    files = object_of(path / MANIFEST, "").get("files", {})
+    files = object_at(object_of(path / MANIFEST, ""), "files", path / MANIFEST)
     for name, digest in files.items():
         file = path / name
         if not file.is_file():
@@ -60,8 +69,8 @@ def pieces_of(path: Path) -> dict[str, Piece]:
     if (path / WEIGHTS).is_file():
         files = [path / WEIGHTS]
     elif (path / INDEX).is_file():
-        named = set(object_of(path / INDEX, "").get("weight_map", {}).values())
-        files = [path / Path(str(name)).name for name in sorted(named)]
+        places = object_at(object_of(path / INDEX, ""), "weight_map", path / INDEX)
+        files = [path / name for name in sorted({Path(str(place)).name for place in places.values()})]
     else:
         hint = f"it has no {WEIGHTS}"
         if any(path.glob("pytorch_model*.bin")):

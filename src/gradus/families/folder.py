@@ -22,7 +22,7 @@ from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.core.storage import write_json
 from gradus.families import FAMILIES, Family, Task
-from gradus.families.files import WEIGHTS, check_manifest, object_of, pieces_of
+from gradus.families.files import WEIGHTS, check_manifest, object_at, object_of, pieces_of
 from gradus.families.heads import NEXT
 from gradus.families.stored import Stored, by, check_shape, locate, read, shapes
 
@@ -142,19 +142,19 @@ def read_folder(path: Path) -> ModelFolder:
     content = object_of(path / CONFIG, "this is no model folder")
     check_manifest(path)
     card = object_of(path / CARD, "") if (path / CARD).is_file() else None
-    labels = _labels(content)
+    labels = _labels(content, path / CONFIG)
     present = pieces_of(path)
     dropped: tuple[str, ...] = ()
     if content.get("model_type") == OWN_TYPE:
         config = _own_config(content, path / CONFIG)
+        _check_vocabulary(config, path / CONFIG)
         task = _own_task(content, present, path / CONFIG)
         stored = {name: Stored((piece,)) for name, piece in present.items()}
     else:
-        family, found = (
-            _family(content, path / CONFIG),
-            {name: piece.shape for name, piece in present.items()},
-        )
+        family = _family(content, path / CONFIG)
+        found = {name: piece.shape for name, piece in present.items()}
         config = family.from_config_json(content, found, path / CONFIG)
+        _check_vocabulary(config, path / CONFIG)
         task = family.task_of(content, found, path / CONFIG)
         stored, dropped = locate(family.TABLE, present, config, task, _head_name(card, task), path)
     labels = labels if task == "classes" else list(NEXT) if task == "next" else None
@@ -163,8 +163,11 @@ def read_folder(path: Path) -> ModelFolder:
 
 
 def _family(content: Mapping[str, Any], file: Path) -> Family:
-    kind, types = content.get("model_type"), {family.MODEL_TYPE: family for family in FAMILIES.values()}
-    if kind not in types:
+    kind, types = (
+        content.get("model_type"),
+        {family.SETTINGS.model_type: family for family in FAMILIES.values()},
+    )
+    if not isinstance(kind, str) or kind not in types:
         raise UserError(
             "this kind of model is not supported", file=file, field="model_type",
             text=kind, hint=nearest(str(kind), [*types, OWN_TYPE]),
@@ -218,6 +221,11 @@ def _check_bias(stored: Mapping[str, Stored], task: Task | None) -> None:
         raise UserError("the weights lack a tensor", file=place.file, text=lacking)
 
 
+def _check_vocabulary(config: ModelConfig, file: Path) -> None:
+    if config.vocab_size is None:
+        raise UserError("this should be a number", file=file, field="vocab_size", text="null")
+
+
 def _own_config(content: Mapping[str, Any], file: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(content["model"])
@@ -244,6 +252,9 @@ def _head_name(card: Mapping[str, Any] | None, task: Task | None) -> str:
     return next(iter((card or {}).get("heads") or ()), FOREIGN_HEADS[task or "classes"])
 
 
-def _labels(content: Mapping[str, Any]) -> list[str] | None:
-    names = content.get("id2label")
-    return [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, dict) else None
+def _labels(content: Mapping[str, Any], file: Path) -> list[str] | None:
+    names = object_at(content, "id2label", file)
+    for number in names:
+        if not number.isdecimal():
+            raise UserError("this should be the number of a label", file=file, field="id2label", text=number)
+    return [str(names[number]) for number in sorted(names, key=int)] or None

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, head_json, own_output
+from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
-from gradus.families.table import Table, transposed
-
-MODEL_TYPE = "openai-gpt"
+from gradus.families.table import Place, Table, transposed
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's section 4.1: 117M parameters with its 40,478 tokens. The feed-forward is 4 x width: 3072.
@@ -28,44 +26,53 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt1-tiny": {"layers": 2, "width": 128, "heads": 2, "context": 128},
 }
 
+LAYERS: dict[str, str | Place] = {
+    "blocks.*.attention.query_key_value": transposed("h.*.attn.c_attn"),
+    "blocks.*.attention.output": transposed("h.*.attn.c_proj"),
+    "blocks.*.attention_norm": "h.*.ln_1",
+    "blocks.*.feed_forward.up": transposed("h.*.mlp.c_fc"),
+    "blocks.*.feed_forward.down": transposed("h.*.mlp.c_proj"),
+    "blocks.*.feed_forward_norm": "h.*.ln_2",
+}
+HEADS: dict[Task, dict[str, str]] = {
+    "classes": {"score.weight": "score.weight"},
+    "number": {"score.weight": "score.weight"},
+    "choices": {"score": "multiple_choice_head.summary"},
+}
+
 TABLE = Table(
     title="GPT-1",
     prefix="transformer.",
     body={
         "embedding.tokens": "tokens_embed",
         "embedding.positions": "positions_embed",
-        "blocks.*.attention.query_key_value": transposed("h.*.attn.c_attn"),
-        "blocks.*.attention.output": transposed("h.*.attn.c_proj"),
-        "blocks.*.attention_norm": "h.*.ln_1",
-        "blocks.*.feed_forward.up": transposed("h.*.mlp.c_fc"),
-        "blocks.*.feed_forward.down": transposed("h.*.mlp.c_proj"),
-        "blocks.*.feed_forward_norm": "h.*.ln_2",
+        **LAYERS,
     },
     outside={"unembedding": "lm_head"},
-    heads={
-        "classes": {"score.weight": "score.weight"},
-        "number": {"score.weight": "score.weight"},
-        "choices": {"score": "multiple_choice_head.summary"},
-    },
+    heads=HEADS,
     no_weights=(r"h\.\d+\.attn\.bias",),
 )
 
+FIELDS: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocab_size", 40478),
+    "context": ("n_positions", 512),
+    "width": ("n_embd", 768),
+    "layers": ("n_layer", 12),
+    "heads": ("n_head", 12),
+    "activation": ("afn", "gelu"),
+    "dropout": ("resid_pdrop", 0.1),
+    "attention_dropout": ("attn_pdrop", 0.1),
+    "embedding_dropout": ("embd_pdrop", 0.1),
+    "norm_epsilon": ("layer_norm_epsilon", 1e-5),
+    "initial_deviation": ("initializer_range", 0.02),
+    "tie_embeddings": ("tie_word_embeddings", True),
+}
+"""Where transformers' OpenAIGPTConfig has a field, and its default."""
+
 SETTINGS = Settings(
+    model_type="openai-gpt",
     title="GPT-1",
-    fields={
-        "vocab_size": ("vocab_size", 40478),
-        "context": ("n_positions", 512),
-        "width": ("n_embd", 768),
-        "layers": ("n_layer", 12),
-        "heads": ("n_head", 12),
-        "activation": ("afn", "gelu"),
-        "dropout": ("resid_pdrop", 0.1),
-        "attention_dropout": ("attn_pdrop", 0.1),
-        "embedding_dropout": ("embd_pdrop", 0.1),
-        "norm_epsilon": ("layer_norm_epsilon", 1e-5),
-        "initial_deviation": ("initializer_range", 0.02),
-        "tie_embeddings": ("tie_word_embeddings", True),
-    },
+    fields=FIELDS,
     fixed={"family": "gpt1"},
     # Their "gelu" is the tanh form; they have no exact one.
     words={"activation": {"gelu": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu"}},
@@ -85,9 +92,7 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """
     if not config.tie_embeddings and heads:
         return "its GPT-1 has no output embedding of its own beside a head"
-    if len(heads) > 1:
-        return f"its GPT-1 has one head, not {len(heads)}"
-    return SETTINGS.difference(config)
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -99,7 +104,7 @@ def to_config_json(
     """`config.json` as OpenAIGPTConfig reads it: that of a sequence classifier with `labels` (in order), of
     its regression, or of the double-headed class.
     """
-    content = {"model_type": MODEL_TYPE, **SETTINGS.written(config), **head_json(CLASSES, task, labels)}
+    content = SETTINGS.to_json(config, CLASSES[task], task, labels)
     if roles and "pad" in roles:
         content["pad_token_id"] = roles["pad"]
     return content | (SUMMARY if task == "choices" else {})

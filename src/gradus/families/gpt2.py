@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SPANS, SUMMARY, Shapes, Task, generative_task, head_json, own_output
+from gradus.families.gpt1 import FIELDS, HEADS, LAYERS
+from gradus.families.heads import SPANS, SUMMARY, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
-from gradus.families.table import Table, transposed
-
-MODEL_TYPE = "gpt2"
+from gradus.families.table import Table
 
 ARRANGED = {"norm": "before", "initialisation": "residual"}
 # The paper gives no width of the bands ("alternating dense and locally banded sparse attention patterns in
@@ -53,41 +52,24 @@ TABLE = Table(
     body={
         "embedding.tokens": "wte",
         "embedding.positions": "wpe",
-        "blocks.*.attention.query_key_value": transposed("h.*.attn.c_attn"),
-        "blocks.*.attention.output": transposed("h.*.attn.c_proj"),
-        "blocks.*.attention_norm": "h.*.ln_1",
-        "blocks.*.feed_forward.up": transposed("h.*.mlp.c_fc"),
-        "blocks.*.feed_forward.down": transposed("h.*.mlp.c_proj"),
-        "blocks.*.feed_forward_norm": "h.*.ln_2",
+        **LAYERS,
         "final_norm": "ln_f",
     },
     outside={"unembedding": "lm_head"},
-    heads={
-        "classes": {"score.weight": "score.weight"},
-        "number": {"score.weight": "score.weight"},
-        "choices": {"score": "multiple_choice_head.summary"},
-        "spans": SPANS,
-    },
+    heads={**HEADS, "spans": SPANS},
     no_weights=(r"h\.\d+\.attn\.(masked_)?bias",),
 )
 
 SETTINGS = Settings(
+    model_type="gpt2",
     title="GPT-2",
-    fields={
+    fields=FIELDS
+    | {
         "vocab_size": ("vocab_size", 50257),
         "context": ("n_positions", 1024),
-        "width": ("n_embd", 768),
-        "layers": ("n_layer", 12),
-        "heads": ("n_head", 12),
         "feed_forward": ("n_inner", None),
         "activation": ("activation_function", "gelu_new"),
         "attention_scale": ("scale_attn_weights", True),
-        "dropout": ("resid_pdrop", 0.1),
-        "attention_dropout": ("attn_pdrop", 0.1),
-        "embedding_dropout": ("embd_pdrop", 0.1),
-        "norm_epsilon": ("layer_norm_epsilon", 1e-5),
-        "initial_deviation": ("initializer_range", 0.02),
-        "tie_embeddings": ("tie_word_embeddings", True),
     },
     fixed=ARRANGED | {"family": "gpt2"},
     words={
@@ -117,9 +99,7 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     not with GPT-3's banded layers, for one."""
     if not config.tie_embeddings and heads:
         return "its GPT-2 has no output embedding of its own beside a head"
-    if len(heads) > 1:
-        return f"its GPT-2 has one head, not {len(heads)}"
-    return SETTINGS.difference(config)
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -132,8 +112,8 @@ def to_config_json(
     roles = roles or {}
     end = roles.get("end")
     ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": roles.get("pad")}
-    content = {"model_type": MODEL_TYPE, **SETTINGS.written(config), **ids}
-    return content | head_json(CLASSES, task, labels) | (SUMMARY if task == "choices" else {})
+    content = SETTINGS.to_json(config, CLASSES[task], task, labels) | ids
+    return content | (SUMMARY if task == "choices" else {})
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:

@@ -55,14 +55,6 @@ def row_answer(content: Mapping[str, Any], outputs: int, file: Path) -> Task:
     return "number" if kind == "regression" or (kind is None and outputs == 1) else "classes"
 
 
-def head_json(
-    classes: Mapping[Task | None, str], task: Task | None, labels: Sequence[str] | None
-) -> dict[str, Any]:
-    """What config.json says of the class that a model with a head for `task` is opened by."""
-    content = {"architectures": [classes[task]], "dtype": "float32"}
-    return content | (row_labels(task, labels) if task in ("classes", "number") else {})
-
-
 def own_output(content: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any]:
     """What changes where config.json promises an output embedding that the files of a class without one do
     not have: the tokens' takes its place."""
@@ -72,7 +64,9 @@ def own_output(content: Mapping[str, Any], shapes: Shapes, name: str) -> dict[st
 
 
 def row_labels(task: Task | None, labels: Sequence[str] | None) -> dict[str, Any]:
-    """What config.json says of a sequence classifier's answers; `labels` in order."""
+    """What config.json says of a sequence classifier's answers; nothing of other heads. `labels` in order."""
+    if task not in ("classes", "number"):
+        return {}
     names = ["LABEL_0"] if task == "number" else labels or ()
     return {
         "problem_type": "regression" if task == "number" else "single_label_classification",

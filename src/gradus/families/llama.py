@@ -13,11 +13,10 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SPANS, Shapes, Task, generative_task, head_json, own_output
+from gradus.families.files import object_at
+from gradus.families.heads import SPANS, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, joined
-
-MODEL_TYPE = "llama"
 
 ARRANGED: dict[str, Any] = {
     "positions": "rotary",
@@ -73,6 +72,7 @@ TABLE = Table(
 )
 
 SETTINGS = Settings(
+    model_type="llama",
     title="Llama",
     fields={
         "vocab_size": ("vocab_size", 32000),
@@ -114,11 +114,9 @@ CLASSES: dict[Task | None, str] = {
 def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """Why Hugging Face's Llama classes cannot hold this model with heads of these names; None where they
     can."""
-    if len(heads) > 1:
-        return f"its Llama has one head, not {len(heads)}"
     if config.width % config.heads:
         return f"its Llama has a width that is a multiple of its heads, not {config.width} for {config.heads}"
-    return SETTINGS.difference(config)
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -133,8 +131,7 @@ def to_config_json(
     ids = {"bos_token_id": roles.get("start", end), "eos_token_id": end, "pad_token_id": roles.get("pad")}
     # As transformers 5 says it; `rope_theta` stands beside it for tools that read what transformers 4 wrote.
     turns = {"rope_parameters": {"rope_theta": config.rotary_base, "rope_type": "default"}}
-    content = {"model_type": MODEL_TYPE, **SETTINGS.written(config), **turns, **ids}
-    return content | head_json(CLASSES, task, labels)
+    return SETTINGS.to_json(config, CLASSES[task], task, labels) | turns | ids
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:
@@ -148,9 +145,7 @@ def _base_of_turns(content: Mapping[str, Any], file: Path) -> Any:
     """`rope_parameters` says it since transformers 5; before, `rope_theta` beside a `rope_scaling`."""
     base: Any = content.get("rope_theta", 10_000.0)
     for key in ("rope_parameters", "rope_scaling"):
-        given = content.get(key) or {}
-        if not isinstance(given, dict):
-            raise UserError("this should be a JSON object", file=file, field=key, text=given)
+        given = object_at(content, key, file)
         kind = given.get("rope_type", given.get("type", "default"))
         if kind != "default" or given.get("partial_rotary_factor", 1) != 1:
             field, text = ("rope_type", kind) if kind != "default" else ("partial_rotary_factor", given)

@@ -24,6 +24,7 @@ from gradus.families.bert import (
     FIELDS,
     LAYERS,
     ONLY,
+    OUTPUT,
     POOLER,
     encoder_difference,
     encoder_json,
@@ -31,8 +32,6 @@ from gradus.families.bert import (
 from gradus.families.heads import SPANS, Shapes, Task, encoder_task
 from gradus.families.settings import Settings
 from gradus.families.table import Table
-
-MODEL_TYPE = "roberta"
 
 ARRANGED = BODY | {
     "norm_epsilon": 1e-5,
@@ -77,6 +76,7 @@ TABLE = Table(
 )
 
 SETTINGS = Settings(
+    model_type="roberta",
     title="RoBERTa",
     positions_follow_padding=True,
     fields=FIELDS | {"vocab_size": ("vocab_size", 50265)},
@@ -84,6 +84,7 @@ SETTINGS = Settings(
     # Their layer before the vocabulary knows no other.
     words={"activation": {"gelu": "gelu", "gelu_python": "gelu"}},
     only=ONLY,
+    free=OUTPUT | {"position_offset"},
 )
 
 CLASSES: dict[Task | None, tuple[str, str]] = {
@@ -101,11 +102,9 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     can."""
     if config.pooler:
         return "its RoBERTa has `pooler: False`, not True: heads have a layer of their own (`dense_head`)"
-    if not config.dense_head:
-        return "its RoBERTa has `dense_head: True`, not False"
     if not config.position_offset:
         return "its RoBERTa has a `position_offset` of at least 1: the padding's id + 1"
-    return encoder_difference(SETTINGS, config.model_copy(update={"position_offset": 0}), heads)
+    return encoder_difference(SETTINGS, config, heads)
 
 
 def to_config_json(
@@ -115,7 +114,7 @@ def to_config_json(
     task: Task | None = None,
 ) -> dict[str, Any]:
     """`config.json` as RobertaConfig reads it; `labels` in order."""
-    content, roles = encoder_json(MODEL_TYPE, CLASSES, SETTINGS, config, labels, task), roles or {}
+    content, roles = encoder_json(CLASSES, SETTINGS, config, labels, task), roles or {}
     content["max_position_embeddings"] += config.position_offset
     content["pad_token_id"] = config.position_offset - 1
     return content | {"bos_token_id": roles.get("start"), "eos_token_id": roles.get("end")}

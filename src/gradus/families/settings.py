@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
+from gradus.families.heads import Task, row_labels
 
 OWN = (
     "initialisation",
@@ -50,20 +51,28 @@ PHRASES = {
 class Settings:
     """`fields`: ours -> (their key, their default). `fixed`: what the family always has where that is not the
     default of `ModelConfig`. `words`: ours -> their words for it -> ours, the one we write first. `only`:
-    their key -> the one value that we can build."""
+    their key -> the one value that we can build. `free`: fields of ours that the family's file judges and
+    tells."""
 
+    model_type: str
+    """What their config.json calls the family."""
     title: str
     fields: Mapping[str, tuple[str, Any]]
     fixed: Mapping[str, Any]
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     only: Mapping[str, Any] = field(default_factory=dict)
+    free: frozenset[str] = frozenset()
     positions_follow_padding: bool = False
     """Whether their classes count positions from the number after the padding's id on."""
 
-    def difference(self, config: ModelConfig) -> str | None:
-        """Why the family's classes cannot hold this model, an axis at a time; None where they can."""
+    def difference(self, config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
+        """Why the family's classes cannot hold this model with heads of these names, an axis at a time; None
+        where they can."""
+        if len(heads) > 1:
+            return f"its {self.title} has one head, not {len(heads)}"
         own, default = brief(config), ModelConfig()
-        for name in (name for name in ModelConfig.model_fields if name not in {*self.fields, *OWN}):
+        told = {*self.fields, *OWN, *self.free}
+        for name in (name for name in ModelConfig.model_fields if name not in told):
             needed, value = IDLE.get(name), getattr(own, name)
             wanted = self.fixed.get(name, getattr(default, name))
             if value != wanted and (needed is None or getattr(own, needed[0]) == needed[1]):
@@ -74,8 +83,16 @@ class Settings:
                 return f"its {self.title} knows the {name}s {', '.join(words)}, not {getattr(own, name)}"
         return None
 
+    def to_json(
+        self, config: ModelConfig, architecture: str, task: Task | None, labels: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """What config.json says of a model that their class of that name can hold, with a head for `task`
+        whose `labels` stand in order."""
+        content = {"model_type": self.model_type, "architectures": [architecture], "dtype": "float32"}
+        return content | self.written(config) | row_labels(task, labels)
+
     def written(self, config: ModelConfig) -> dict[str, Any]:
-        """What config.json says of a model that the classes can hold; what follows another field is said."""
+        """What config.json says of the numbers of a model; what follows another field is said."""
         full, own, default = resolved(config), brief(config), ModelConfig()
         for name, words in self.words.items():
             full[name] = next(theirs for theirs, ours in words.items() if ours == full[name])

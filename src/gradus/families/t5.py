@@ -21,13 +21,10 @@ from gradus.families.heads import (
     Shapes,
     Task,
     classification_task,
-    head_json,
     own_output,
 )
 from gradus.families.settings import Settings, only
 from gradus.families.table import Place, Table, joined
-
-MODEL_TYPE = "t5"
 
 ARRANGED: dict[str, Any] = {
     "arrangement": "encoder_decoder",
@@ -119,6 +116,7 @@ TABLE = Table(
 )
 
 SETTINGS = Settings(
+    model_type="t5",
     title="T5",
     fields={
         "vocab_size": ("vocab_size", 32128),
@@ -136,6 +134,7 @@ SETTINGS = Settings(
     },
     fixed=ARRANGED | {"family": "t5", "activation": "relu", "output_scale": True},
     only={"is_encoder_decoder": True},
+    free=frozenset({"activation", "gated", "dense_head", "tie_embeddings", "output_scale"}),
 )
 
 FORMS: dict[str, tuple[str, bool]] = {
@@ -158,8 +157,6 @@ CLASSES: dict[Task | None, str] = {
 
 def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     """Why Hugging Face's T5 classes cannot hold this model with heads of these names; None where they can."""
-    if len(heads) > 1:
-        return f"its T5 has one head, not {len(heads)}"
     if heads and not config.tie_embeddings:
         return "its T5 has no output embedding of its own beside a head"
     if heads and not config.dense_head:
@@ -169,10 +166,7 @@ def expressible(config: ModelConfig, heads: Sequence[str] = ()) -> str | None:
     form = (config.activation, config.gated)
     if form not in FORMS.values():
         return f"its T5 knows the feed-forwards {', '.join(FORMS)}, not a gated {config.activation}"
-    usual = {"activation": "relu", "gated": False, "dense_head": False}
-    return SETTINGS.difference(
-        config.model_copy(update=usual | {"tie_embeddings": True, "output_scale": True})
-    )
+    return SETTINGS.difference(config, heads)
 
 
 def to_config_json(
@@ -187,8 +181,7 @@ def to_config_json(
     pad = roles.get("pad")
     form = next(theirs for theirs, ours in FORMS.items() if ours == (config.activation, config.gated))
     content: dict[str, Any] = {
-        "model_type": MODEL_TYPE,
-        **SETTINGS.written(config),
+        **SETTINGS.to_json(config, CLASSES[task], task, labels),
         "num_decoder_layers": config.layers,
         "feed_forward_proj": form,
         # Before transformers 5 the first of these said the second, too.
@@ -202,9 +195,7 @@ def to_config_json(
     content |= {name: getattr(config, name) for name in DROPOUTS}
     usual = (None, config.dropout)
     content = {name: said for name, said in content.items() if name not in DROPOUTS or said not in usual}
-    if config.dense_head:
-        content["dense_head"] = True
-    return content | head_json(CLASSES, task, labels)
+    return content | ({"dense_head": True} if config.dense_head else {})
 
 
 def from_config_json(content: Mapping[str, Any], shapes: Shapes, file: Path) -> ModelConfig:

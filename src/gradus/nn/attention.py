@@ -47,24 +47,18 @@ def masks_within(
     """A mask for each group of a layout whose sequences attend to themselves.
 
     Padding stands behind real tokens, so a causal mask hides it. `prefix` [sequences] is how much of each
-    sequence all of it sees, `window` how many tokens a query sees at most, itself among them; `bias`
-    [H, T, T] is by place.
+    sequence all of it sees, `window` how many tokens up to itself a query sees at most, whatever the
+    prefix shows it ahead; `bias` [H, T, T] is by place.
     """
-    hidden: list[Tensor | None]
-    if prefix is not None:
-        hidden = [
-            beyond_prefix(prefix[members], *group, device)
-            for group, members in zip(layout.groups, layout.members)
-        ]
-    elif not causal:
-        hidden = [beyond_rows(real, time, device) for (_, time), real in zip(layout.groups, layout.seen())]
-    else:
-        hidden = [beyond_window(window, time, device) for _, time in layout.groups]
-    ahead = causal and prefix is None
-    return tuple(
-        Mask(ahead, one, None if bias is None else bias[:, :time, :time], scale)
-        for (_, time), one in zip(layout.groups, hidden)
-    )
+    masks = []
+    for (rows, time), members, real in zip(layout.groups, layout.members, layout.seen()):
+        hidden = beyond_window(window, time, device) if causal else beyond_rows(real, time, device)
+        if prefix is not None:
+            ahead = beyond_prefix(prefix[members], rows, time, device)
+            hidden = ahead if hidden is None else hidden | ahead
+        near = None if bias is None else bias[:, :time, :time]
+        masks.append(Mask(causal and prefix is None, hidden, near, scale))
+    return tuple(masks)
 
 
 def masks_across(

@@ -288,6 +288,11 @@ class RowObjective(Objective):
         result: Tensor = head(transformer.pooled(added(states, targets)))
         return result
 
+    def predict(
+        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
+    ) -> Tensor:
+        return self.outputs(states, targets, transformer, head).float()
+
     def one_target(self, example: Example, value: float, weight: float, kind: type) -> ExampleTargets:
         """A row with one target, which reads the extracts of all its sequences."""
         index = extracts(example, self.model)

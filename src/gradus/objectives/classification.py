@@ -33,7 +33,7 @@ class Classification(RowObjective):
     name = "classification"
     measure = "classes"
 
-    def __init__(self, config: ClassificationConfig, task: Task):
+    def __init__(self, config: HeadConfig, task: Task):
         super().__init__(config, task, len(task.labels))
         self._weights = task.class_weights or (1.0,) * len(task.labels)
 
@@ -47,8 +47,3 @@ class Classification(RowObjective):
     ) -> Tensor:
         logits = self.outputs(states, targets, transformer, head)
         return cross_entropy_sum(logits, targets.value, targets.weight)
-
-    def predict(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        return self.outputs(states, targets, transformer, head).float()

@@ -55,14 +55,9 @@ class MultipleChoice(RowObjective):
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        return self._summed(self._logits(states, targets, transformer, head), targets.value, targets.weight)
+        return self._summed(self.outputs(states, targets, transformer, head), targets.value, targets.weight)
 
-    def predict(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        return self._logits(states, targets, transformer, head).float()
-
-    def _logits(
+    def outputs(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
         """[M, K], -inf where a row has fewer than K answers."""

@@ -52,5 +52,5 @@ class Regression(RowObjective):
     def predict(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
-        numbers = self.outputs(states, targets, transformer, head).float()
+        numbers = super().predict(states, targets, transformer, head)
         return numbers if self._range is None else numbers.clamp(*self._range)

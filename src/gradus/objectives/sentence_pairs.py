@@ -7,17 +7,15 @@ sentence_order`, half of whose segments have changed places (Lan et al. 2020, se
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
-from torch import Tensor, nn
 
-from gradus.core.example import Example, ExampleTargets, PairKind, Targets
+from gradus.core.example import PairKind
 from gradus.core.model import Arrangement
-from gradus.nn.losses import cross_entropy_sum
-from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task
+from gradus.objectives.base import HeadConfig, Measure, Task
+from gradus.objectives.classification import Classification
 
 
 class _PairConfig(HeadConfig):
@@ -55,25 +53,9 @@ class SentenceOrderConfig(_PairConfig):
         return SentencePairs(self, task)
 
 
-class SentencePairs(RowObjective):
+class SentencePairs(Classification):
     """One target a window: which of two classes it is. A window without a label weighs nothing."""
 
-    measure = "classes"
-
     def __init__(self, config: NextSentenceConfig | SentenceOrderConfig, task: Task):
-        super().__init__(config, task, len(config.labels))
+        super().__init__(config, replace(task, labels=config.labels, class_weights=None))
         self.name, self.windows, self.labels = config.kind, config.windows, config.labels
-
-    def targets(self, example: Example) -> ExampleTargets:
-        return self.one_target(example, int(example.label or 0), float(example.label is not None), np.int64)
-
-    def loss(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        logits = self.outputs(states, targets, transformer, head)
-        return cross_entropy_sum(logits, targets.value, targets.weight)
-
-    def predict(
-        self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
-    ) -> Tensor:
-        return self.outputs(states, targets, transformer, head).float()
