@@ -132,6 +132,8 @@ def main() -> None:
     texts = [passage[0] for passage in builtin_text("python_docs", "train")]
     tokenizer = BytePairTokenizer(vocab_size=2048).build(texts)
     text = HeldTokens(np.concatenate(tokenizer.encode(texts)).astype(np.int64))
+    shares = np.unique(text.ids, return_counts=True)[1] / text.total
+    print(f"tokens without any context: {-(shares * np.log(shares)).sum():.3f} nats")
     found: dict = {"scales": {}, "trained": {}}
     for norm, kind in product(NORMS, KINDS):
         states, gradients, _ = scales(text, Transformer(model(tokenizer, norm, kind)).initialise(1))
