@@ -82,7 +82,8 @@ def _evaluate_rows(
 ) -> dict[str, float]:
     encoder = model.row_encoder
     keys = {key: getattr(options, key) for key in ReaderOptions.model_fields if key not in ("map", "drop")}
-    found = row_splits(RowsData(kind="rows", format=encoder.format, **splits, **keys), Path())[split]
+    keys |= {"format": encoder.format, "long": encoder.long}
+    found = row_splits(RowsData(kind="rows", **splits, **keys), Path())[split]
     raw = found.rows
     _require_label(raw, encoder.format.label)
     named = [replace(row, fields=renamed(row.fields, options)) for row in raw]
