@@ -117,7 +117,9 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     else:
         rows = prepared.total_rows()
         tokens = round(rows * prepared.tokens_per_row)
-        steps = len(step_bounds(rows, prepared.batch, prepared.ramp)) - 1
+        steps = -(-rows // prepared.batch)
+        if prepared.ramp is not None:
+            steps = len(step_bounds(rows, prepared.batch, prepared.ramp)) - 1
         seconds = tokens * per_token / speed
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)
