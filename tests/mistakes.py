@@ -251,6 +251,7 @@ DATA_CASES = [
     recipe_case("all held out", "dev: 20 %", "dev: 200 %", r":6: stages\.read\.data: shares held out .*200 %"),
     recipe_case("a share as a number", "dev: 20 %", "dev: 20", r":6: stages\.read\.data\.dev: .*'10 %' is wanted, not 20"),
     recipe_case("an empty list of files", "dev: dev.tsv", "dev: []", r":15: stages\.judge\.data\.dev: the list names no file"),
+    recipe_case("a number among files", "train: train.tsv", "train: [train.tsv, 3]", r":14: stages\.judge\.data\.train: input should be a valid string"),
     recipe_case("an unknown user's home", "train: train.tsv", "train: ~nobody here.tsv", r":14: stages\.judge\.data\.train: no such file: '~nobody here\.tsv'"),
     recipe_case("a share to train the tokenizer on", "{kind: char}", "{kind: char, train: 10 %}", r":2: tokenizer\.train: .*'10 %'"),
     recipe_case("bad_rows, wrong words", "kind: rows", "kind: rows\n      bad_rows: skip 3", r":14: stages\.judge\.data\.bad_rows: .*'skip 3'", "skip up to 10"),
