@@ -195,6 +195,18 @@ def test_skipped_rows_are_counted_and_listed(place: Path, gradus: Call) -> None:
     assert not list((place / "runs" / place.name).glob("stages/read-*/skipped.jsonl"))
 
 
+def test_rows_left_out_are_counted_and_told(place: Path, gradus: Call) -> None:
+    rows = HEADER + ROWS + "平淡\t-\n"
+    keys = 'kind: rows\n      drop: {label: "-"}\n      limit: 12'
+    write(place, {"recipe.yaml": edited(("kind: rows", keys)), "train.tsv": rows, "dev.tsv": rows})
+    said = gradus("check", place / "recipe.yaml", "--runs", place / "runs")
+    for split, why in (("train: 1 row", "drop"), ("dev: 1 row", "drop"), ("train: 4 rows", "limit")):
+        assert f"judge: {split} left out ({why})" in said.out
+    assert gradus("run", place / "recipe.yaml", "--runs", place / "runs").status == 0
+    counts = stage_record(place / "runs", "judge")["data"]["train"]
+    assert (counts["rows"], counts["dropped_rows"], counts["beyond_limit_rows"]) == (12, 1, 4)
+
+
 def test_labels_that_look_like_a_slip_are_told(place: Path, gradus: Call) -> None:
     reading = "columns: [words, class]\n      format: {kind: single, text: words, label: class}"
     recipe = edited(

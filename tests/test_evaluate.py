@@ -105,17 +105,18 @@ def test_a_stage_s_model_is_evaluated_as_its_training_did(tmp_path: Path):
         assert {name: found[name] for name in results} == pytest.approx(results, rel=1e-6)
 
 
-def test_rows_without_the_label_column_are_told_before_what_training_dropped(
+def test_rows_without_the_label_column_are_told_before_what_training_dropped_and_that_is_counted(
     tokenizer: Tokenizer, tmp_path: Path
 ):
-    reader = {"drop": {"label": ["", "-"]}, "map": {"label": {"0": "坏"}}}
+    reader = {"drop": {"label": ["", "-"]}, "bad_rows": "skip up to 1", "map": {"label": {"0": "坏"}}}
     model = use(written(tmp_path / "model", tokenizer, SINGLE, reader=reader))
     (tmp_path / "a.csv").write_text("id,text\n1,好\n", encoding="utf-8")
     told = "a.csv: evaluating needs the label column 'label' .the columns are id, text"
     with pytest.raises(UserError, match=told):
         evaluate_file(model, tmp_path / "a.csv")
-    (tmp_path / "a.csv").write_text("label,text\n0,好\n-,不\n,无\n好,很\n", encoding="utf-8")
-    assert evaluate_file(model, tmp_path / "a.csv")["rows"] == 2
+    (tmp_path / "a.csv").write_text("label,text\n0,好\n-,不\n,无\n坏\n好,很\n", encoding="utf-8")
+    found = evaluate_file(model, tmp_path / "a.csv")
+    assert (found["rows"], found["dropped_rows"], found["skipped_rows"]) == (2, 2, 1)
     (tmp_path / "a.csv").write_text("label,text\n-,好\n", encoding="utf-8")
     with pytest.raises(UserError, match="leaves none of the 1 row"):
         evaluate_file(model, tmp_path / "a.csv")

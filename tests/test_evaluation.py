@@ -30,6 +30,14 @@ def test_the_batch_size_does_not_matter(budget: int) -> None:
     assert np.array_equal(parts[0].rows, np.arange(13))
 
 
+def test_a_forward_takes_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, taken = toy.learner(), []
+    prepare = learner.prepare
+    monkeypatch.setattr(learner, "prepare", lambda rows: taken.append(len(rows)) or prepare(rows))
+    score(learner, source([Example(row, (np.arange(10),), label=0) for row in range(11)]), World(), 35)
+    assert taken == [3, 3, 3, 2]
+
+
 def test_shares_of_ranks_are_the_whole() -> None:
     learner, rows = toy.learner(), source(toy.examples(13))
     whole = score(learner, rows, World(), 100)

@@ -96,6 +96,11 @@ RATINGS = ["good" if at % 3 else "bad" for at in range(300)]
 MANY = [f"{TEXTS[at % 48]} and {at}" for at in range(300)]
 
 
+def test_brackets_without_end_are_text() -> None:
+    write("a.csv", table(",", True, {"text": ["[" * 100_000, *MANY[1:]], "rating": RATINGS}, True))
+    assert look_at_rows("a.csv").texts == ("text",)
+
+
 def test_a_label_with_gaps_is_a_label_and_a_date_is_none() -> None:
     ratings, texts = list(RATINGS), list(MANY)
     ratings[7], texts[9], texts[11], texts[12] = "", " ", "", " "

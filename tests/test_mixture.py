@@ -82,6 +82,10 @@ def test_temperature_flattens():
     assert Shares(temperature=1).of(sizes) == pytest.approx([100 / 101, 1 / 101])
     assert Shares(temperature=2).of(sizes) == pytest.approx([10 / 11, 1 / 11])
     assert Shares(temperature=1e9).of(sizes) == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert Shares(temperature=1e-9).of(sizes).tolist() == [1, 0]
+    assert Shares(weights=dict.fromkeys(sizes, 1e308)).of(sizes).tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match="finite"):
+        Shares(weights={**sizes, "none": float("inf")})
 
 
 def test_joined_sources_are_numbered_through():

@@ -216,6 +216,7 @@ MISTAKES = {
     "objective": (("qa.yaml", "kind: question_answering\n      longest: 4", "kind: classification"), "classification does not fit rows of the format question"),
     "format": (("qa.yaml", "kind: question\n", "kind: pair\n"), "first"),
     "stride": (("qa.yaml", "stride: 8", "stride: 15"), "stages.task.data.format.stride: beside a question of 14 tokens a window has 15"),
+    "stride alone": (("qa.yaml", "long: window", "long: truncate"), "stages.task.data.format.stride: without further windows .*: '8'"),
     "negative": (("qa.yaml", "stride: 8", "stride: -1"), "stride"),
     "answer read": (("qa.yaml", "answers: texts", "answers: context"), "this column is one of the texts"),
     "metric": (("qa.yaml", "length: 4 steps", "length: 4 steps\n    stop: {metric: accuracy}"), "reports no such metric: 'accuracy'"),

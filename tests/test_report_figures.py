@@ -15,7 +15,10 @@ from gradus.report.words import duration, number, probability
 
 
 def test_numbers_as_shown() -> None:
-    assert number(0.8123, "accuracy") == "81.2" and number(-0.0001, "matthews") == "0.0"
+    assert (
+        number(0.8123, "next_sentence.accuracy") == number(0.8123, "accuracy") == "81.2"
+        and number(-0.0001, "matthews") == "0.0"
+    )
     assert number(-0.05, "accuracy", sign=True) == "−5.0" and number(0.05, "accuracy", sign=True) == "+5.0"
     assert (
         number(None, "loss") == "–"

@@ -88,6 +88,16 @@ def test_what_decides_the_bits_is_in_the_fingerprint(recipe: Path) -> None:
     assert later[0] == as_written[0] and later[1] != as_written[1]
 
 
+def test_check_counts_the_steps_of_a_batch_that_grows(recipe: Path) -> None:
+    patch = {
+        "stages.pretrain.length": "2 epochs",
+        "stages.pretrain.batch_ramp": {"from": "2 windows", "over": "50 %"},
+    }
+    told = check(recipe, runs=recipe.parent / "runs", settings=patch, device="cpu").nodes[0]
+    (record,) = start(recipe, until="pretrain", settings=patch).values()
+    assert record["stage"] == told.node.name and record["training"]["steps"] == told.estimate.steps
+
+
 def test_until_fresh_and_length_in_minutes(recipe: Path) -> None:
     first = start(recipe, until="pretrain", settings={"stages.pretrain.length": "0.01 minutes", "seeds": 1})
     (record,) = first.values()

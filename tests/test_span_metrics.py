@@ -77,6 +77,12 @@ words = st.lists(
 letters = st.text(st.sampled_from("曹操《》，·。在赤壁 A大b-"), min_size=1, max_size=12)
 
 
+def test_an_answer_that_is_an_article_alone_makes_silence_right_only_where_it_stands_alone() -> None:
+    """evaluate-v2.0.py keeps the answers of which something is left, and "" where there are none."""
+    assert span_scores("", ["a", "a cat"], ENGLISH) == (0, 0)
+    assert span_scores("", ["a"], ENGLISH) == span_scores("The", ["a"], ENGLISH) == (1, 1)
+
+
 @given(words, words)
 def test_english_is_scored_as_squad_does(right: list[str], predicted: list[str]) -> None:
     a, b = " ".join(right), " ".join(predicted)

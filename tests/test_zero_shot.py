@@ -67,13 +67,13 @@ def test_the_batch_size_does_not_matter(budget: int, asker: Asker, transformer: 
 
 
 class Ranks(World):
-    """A rank whose fellows have sent what `heard` holds."""
+    """A rank whose fellows have sent what `heard` holds; nothing arrives before the last has sent its own."""
 
     heard: list[list[Any]] = []
 
     def gather(self, value: Any) -> list[Any]:
         Ranks.heard.append(value)
-        return list(Ranks.heard)
+        return list(Ranks.heard) if len(Ranks.heard) == self.size else []
 
 
 def test_ranks_share_the_rows(asker: Asker, transformer: Transformer) -> None:

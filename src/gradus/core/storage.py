@@ -20,6 +20,11 @@ MANIFEST = "MANIFEST.json"
 _CHUNK = 1 << 20
 
 
+def from_home(path: str | Path) -> Path:
+    """The path with the home folder for `~`. A name that begins so and is nobody's home is a name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises there)
+
+
 def digest_bytes(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 

@@ -3,7 +3,7 @@ state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,9 +93,9 @@ def rows_of_steps(steps: int, batch: int, ramp: tuple[int, float] | None = None)
     return low
 
 
-def cut(examples: Sequence[Example], budget: int) -> Iterator[list[Example]]:
-    """Cuts examples, in order, into micro-batches of at most `budget` tokens (a longer example stands
-    alone)."""
+def cut(examples: Iterable[Example], budget: int) -> Iterator[list[Example]]:
+    """Cuts examples, in order and as they come, into micro-batches of at most `budget` tokens (a longer
+    example stands alone)."""
     part: list[Example] = []
     tokens = 0
     for example in examples:

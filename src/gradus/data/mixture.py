@@ -27,7 +27,7 @@ class Shares(Config):
     temperature: Annotated[float, Field(gt=0)] | None = None
     """In proportion to size ** (1 / temperature): 1 is by size, the higher the more alike (Arivazhagan et al.
     2019, section 4.1)."""
-    weights: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
     """Text by text; their sum is taken as the whole."""
 
     @model_validator(mode="after")
@@ -41,7 +41,8 @@ class Shares(Config):
         if self.weights is not None:
             odds = np.array([self.weights[name] for name in sizes])
         else:
-            odds = np.array(list(sizes.values()), np.float64) ** (1 / (self.temperature or 1.0))
+            odds = np.array(list(sizes.values()), np.float64)
+        odds = (odds / odds.max()) ** (1 / (self.temperature or 1.0))  # of 1 at most: no power overflows
         return np.asarray(odds / odds.sum())
 
 

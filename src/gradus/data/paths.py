@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from gradus.core.errors import UserError
+from gradus.core.storage import from_home
 
 BUILTIN, HUB = "builtin:", "hub:"
 """How names of data begin that is no file: what Python brings, and data sets of the Hugging Face hub."""
@@ -61,7 +62,7 @@ def _entry_files(entry: str, root: Path, field: str, folders: bool) -> list[Path
     if entry.startswith(HUB):
         problem = "a data set of the hub is rows, and stands alone, not in a list"
         raise UserError(problem, field=field, text=entry)
-    path = root / Path(entry).expanduser()
+    path = root / from_home(entry)
     if path.is_dir():
         if not folders:
             hint = f"name its files, for example {entry.rstrip('/')}/*.tsv"
@@ -72,7 +73,7 @@ def _entry_files(entry: str, root: Path, field: str, folders: bool) -> list[Path
     looked = f"looked in {root.absolute()}"
     if not any(letter in entry for letter in _MAGIC):
         raise UserError("no such file", field=field, text=entry, hint=looked)
-    pattern = str(Path(entry).expanduser())
+    pattern = str(from_home(entry))
     found = glob.glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207
     matches = [root / name for name in found]
     files = sorted((match for match in matches if match.is_file()), key=os.fsencode)

@@ -67,8 +67,8 @@ class QuestionEncoder(RowEncoder):
         """
         parts = [self.form.sequences(row)[0] for row in rows]
         if labelled:
-            for row in rows:
-                require_text(row, self.form.sequences(row))
+            for row, both in zip(rows, parts):
+                require_text(row, [both])
         texts = list(dict.fromkeys(part.text for both in parts for part in both))
         placed = dict(zip(texts, self.tokenizer.places(texts)))
         roles = {name: np.array([self.tokenizer.role(name)]) for name in self.frame.roles(pair=True)}

@@ -84,9 +84,13 @@ class RowsData(ReaderOptions):
 
     @model_validator(mode="after")
     def _windows(self) -> RowsData:
-        if self.long == "window" and not isinstance(self.format, Question):
+        question = self.format if isinstance(self.format, Question) else None
+        if self.long == "window" and question is None:
             problem = f"rows of the format {self.format.kind} are read as one"
             raise wrong("long", problem, "window", "truncate or error; questions have windows")
+        if self.long != "window" and question is not None and question.stride is not None:
+            problem = "without further windows there is nothing to share"
+            raise wrong("format.stride", problem, question.stride, "long: window, or leave it out")
         return self
 
     def reader_options(self) -> ReaderOptions:

@@ -39,21 +39,26 @@ def _short_forms(value: Any) -> Any:
         raise ValueError(
             f"a file, a glob, a list of them, builtin:NAME or a share such as '10 %' is wanted, not {value}"
         )
-    return value
+    return _some_files(value)
 
 
 def _no_share(value: Any) -> Any:
     if isinstance(value, dict) or (isinstance(value, str) and _PERCENT.fullmatch(value)):
         raise ValueError("train names data: a share can only be held out for dev or test")
+    return _some_files(value)
+
+
+def _some_files(value: Any) -> Any:
+    if value == []:
+        raise ValueError("the list names no file; leave the key out where there is none")
     return value
 
 
 _Name = Annotated[str, StringConstraints(min_length=1)]
-_Names = Annotated[list[_Name], "in this order"]
 Choice = str | list[str]
-TrainChoice = Annotated[_Name | _Names, BeforeValidator(_no_share)]
+TrainChoice = Annotated[_Name | list[_Name], BeforeValidator(_no_share)]
 """A path, a glob, a list of those, or builtin:NAME."""
-EvaluationChoice = Annotated[HeldOut | _Name | _Names | None, BeforeValidator(_short_forms)]
+EvaluationChoice = Annotated[HeldOut | _Name | list[_Name] | None, BeforeValidator(_short_forms)]
 """What train may be, or a share of it: "10 %" or {share: 10 %, by: FIELD}."""
 
 

@@ -6,13 +6,13 @@ answer's own; so one forward tells whether it would. Shapes: E examples, R rows,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradus.core.example import Example, Targets, collate
+from gradus.core.example import Example, ExampleTargets, Targets, collate
 from gradus.data.feed import cut
 from gradus.distributed.world import World
 from gradus.nn.transformer import Transformer
@@ -32,9 +32,10 @@ def greedy_matches(
     """
 
     def missed(states: Tensor, targets: Targets) -> Tensor:
-        return (transformer.likeliest(states) != targets.value).double()
+        return transformer.likeliest(states) != targets.value
 
-    return _summed(transformer, objective, examples, world, budget, missed) == 0
+    asked = [(example, objective.targets(example)) for example in examples]
+    return np.array([not own.any() for own in of_targets(transformer, asked, world, budget, missed)])
 
 
 def answer_nats(
@@ -47,41 +48,35 @@ def answer_nats(
 ) -> np.ndarray:
     """Nats [R, A] of every answer of every row, its `end` included; `candidates` are R x A examples, the
     answers of a row together."""
-
-    def nats(states: Tensor, targets: Targets) -> Tensor:
-        return transformer.token_nats(states, targets.value)
-
-    return _summed(transformer, objective, candidates, world, budget, nats).reshape(-1, answers)
+    asked = [(example, objective.targets(example)) for example in candidates]
+    found = of_targets(transformer, asked, world, budget, nats_by(transformer))
+    return np.array([own.sum() for own in found]).reshape(-1, answers)
 
 
-def _summed(
+def nats_by(transformer: Transformer) -> ByToken:
+    """The nats of every target."""
+    return lambda states, targets: transformer.token_nats(states, targets.value)
+
+
+def of_targets(
     transformer: Transformer,
-    objective: Objective,
-    examples: Sequence[Example],
+    asked: Sequence[tuple[Example, ExampleTargets]],
     world: World,
     budget: int,
     by_token: ByToken,
-) -> np.ndarray:
-    """The sum of `by_token` over the targets of each example [E], float64; each rank does its share."""
-    mine = [(place, examples[place]) for place in range(world.rank, len(examples), world.size)]
-    found: list[tuple[int, float]] = []
-    for part in _parts(mine, budget):
-        of_each = [objective.targets(example) for _, example in part]
-        batch = collate([example for _, example in part], [of_each]).to(world.device)
+) -> list[np.ndarray]:
+    """The numbers that `by_token` gives the targets of each example, float64, in order; each rank does its
+    share."""
+    mine = asked[world.rank :: world.size]
+    found: list[np.ndarray] = []
+    for examples in cut([example for example, _ in mine], budget):
+        own = [targets for _, targets in mine[len(found) : len(found) + len(examples)]]
+        batch = collate(examples, [own]).to(world.device)
         (targets,) = batch.targets
         with torch.no_grad():
             states = transformer(batch.source, batch.decoded).index_select(0, targets.index)
             numbers = by_token(states, targets).double().cpu().numpy()
-        ends = np.cumsum([len(one.value) for one in of_each])
-        sums = [float(own.sum()) for own in np.split(numbers, ends[:-1])]
-        found += [(place, total) for (place, _), total in zip(part, sums)]
-    gathered = [one for share in world.gather(found) for one in share]
-    return np.array([total for _, total in sorted(gathered)])
-
-
-def _parts(numbered: Sequence[tuple[int, Example]], budget: int) -> Iterator[Sequence[tuple[int, Example]]]:
-    """Micro-batches, with the places of their examples."""
-    start = 0
-    for examples in cut([example for _, example in numbered], budget):
-        yield numbered[start : start + len(examples)]
-        start += len(examples)
+        found += np.split(numbers, np.cumsum([len(one.value) for one in own])[:-1])
+    placed = list(zip(range(world.rank, len(asked), world.size), found))
+    gathered = [one for share in world.gather(placed) for one in share]
+    return [numbers for _, numbers in sorted(gathered, key=lambda one: one[0])]

@@ -69,7 +69,7 @@ def score(predictor: Predictor, source: Source, world: World, budget: int, key: 
     predictor.eval()
     mine = as_scored(predictor, source, world, key)
     found: list[list[Scores]] = [[] for _ in predictor.objectives]
-    for examples in _batches(mine, budget):
+    for examples in cut(mine, budget):
         batch = predictor.prepare(examples)
         for place, (objective, outputs, targets) in enumerate(
             zip(predictor.objectives, predictor.predict(batch.to(world.device)), batch.targets)
@@ -132,19 +132,6 @@ def summarise_part(main: Objective, scores: Scores, name: str, size: int | None)
     """NAME.loss of one text of a mixture, and NAME.bits_per_byte where every token is predicted once."""
     named = summarise(main, scores, (), size)
     return {f"{name}.{key}": named[key] for key in ("loss", "bits_per_byte") if key in named}
-
-
-def _batches(examples: Iterator[Example], budget: int) -> Iterator[list[Example]]:
-    """Micro-batches of a stream, without holding it: cuts chunk by chunk."""
-    chunk: list[Example] = []
-    tokens = 0
-    for example in examples:
-        chunk.append(example)
-        tokens += example.tokens
-        if tokens >= budget:
-            yield from cut(chunk, budget)
-            chunk, tokens = [], 0
-    yield from cut(chunk, budget)
 
 
 def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, index: np.ndarray) -> Scores:

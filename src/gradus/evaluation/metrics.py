@@ -123,7 +123,7 @@ def per_class(
 ) -> dict[str, Any]:
     """Precision, recall, F1 and support of every label, and the confusion matrix [K, K].
 
-    The matrix has rows for the true label and columns for the predicted one.     What is undefined (a label
+    The matrix has rows for the true label and columns for the predicted one. What is undefined (a label
     never predicted, or never seen) counts 0. Raises UserError without rows.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support

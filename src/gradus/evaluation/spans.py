@@ -34,21 +34,27 @@ def span_scores(predicted: str, right: Sequence[str], context: str) -> tuple[flo
     """(1 or 0 for an exact match, F1) of one answer; `right` is empty where there is none.
 
     SQuAD 2.0 (Rajpurkar et al. 2018, evaluate-v2.0.py): lower case, without ASCII punctuation, articles and
-    further white space; F1 of the words as a bag. CMRC 2018 (Cui et al. 2019, cmrc2018_evaluate.py): lower
-    case, without its own list of marks; F1 of the longest run of units that both have, a unit being an
-    ideograph or a word of other text. Its words are NLTK's; here they are found by a pattern.
+    further white space, and without right answers of which then nothing is left; F1 of the words as a bag.
+    CMRC 2018 (Cui et al. 2019, cmrc2018_evaluate.py): lower case, without its own list of marks; F1 of the
+    longest run of units that both have, a unit being an ideograph or a word of other text. Its words are
+    NLTK's; here they are found by a pattern.
     """
-    one = _cmrc if without_spaces([context]) else _squad
-    pairs = [one(answer, predicted) for answer in right or [""]]
+    if without_spaces([context]):
+        pairs = [_cmrc(answer, predicted) for answer in right or [""]]
+    else:
+        said, *known = map(_normal, (predicted, *right))
+        pairs = [_squad(answer, said) for answer in list(filter(None, known)) or [""]]
     return max(exact for exact, _ in pairs), max(f1 for _, f1 in pairs)
 
 
+def _normal(text: str) -> str:
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_MARKS)).split())
+
+
 def _squad(right: str, predicted: str) -> tuple[float, float]:
-    a, b = (
-        " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_MARKS)).split()) for text in (right, predicted)
-    )
-    common = sum((Counter(a.split()) & Counter(b.split())).values())
-    return float(a == b), _f1(common, len(a.split()), len(b.split()))
+    """Of answers in their normal form."""
+    a, b = right.split(), predicted.split()
+    return float(a == b), _f1(sum((Counter(a) & Counter(b)).values()), len(a), len(b))
 
 
 def _cmrc(right: str, predicted: str) -> tuple[float, float]:

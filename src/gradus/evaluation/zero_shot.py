@@ -8,22 +8,20 @@ chance" is a valid result. Shapes: R rows, A answers of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from gradus.core.config import Config, wrong
-from gradus.core.example import collate
-from gradus.data.feed import cut
 from gradus.data.formats import Format, MultipleChoice
 from gradus.data.reader_options import Text
 from gradus.data.rows import RowsData
 from gradus.data.templates import names_in
 from gradus.distributed.world import World
+from gradus.evaluation.answering import nats_by, of_targets
 from gradus.evaluation.prompts import Asked
 from gradus.evaluation.shots import shots_said
 from gradus.evaluation.statistics import matthews, matthews_interval, wilson_interval
@@ -208,27 +206,9 @@ def answer_nats(
 
     `budget` bounds the tokens of a forward. The transformer must be in evaluation mode.
     """
-    mine = [rows[place] for place in range(world.rank, len(rows), world.size)]
-    found: list[tuple[int, np.ndarray]] = []
-    for part in _batches(mine, budget):
-        made = collate([asked.example for asked in part], [[asked.targets for asked in part]])
-        batch = made.to(world.device)
-        (targets,) = batch.targets
-        with torch.no_grad():
-            states = transformer(batch.source).index_select(0, targets.index)
-            nats = transformer.token_nats(states, targets.value).double().cpu().numpy()
-        ends = np.cumsum([len(asked.answer) for asked in part])
-        for asked, own in zip(part, np.split(nats, ends[:-1])):
-            sums = np.bincount(asked.answer, weights=own, minlength=len(asked.lengths))
-            found.append((asked.example.row, sums))
-    gathered = [one for share in world.gather(found) for one in share]
-    return [sums for _, sums in sorted(gathered, key=lambda one: one[0])]
-
-
-def _batches(rows: Sequence[Asked], budget: int) -> Iterator[list[Asked]]:
-    by_place = {asked.example.row: asked for asked in rows}
-    for examples in cut([asked.example for asked in rows], budget):
-        yield [by_place[example.row] for example in examples]
+    asked = [(one.example, one.targets) for one in rows]
+    found = of_targets(transformer, asked, world, budget, nats_by(transformer))
+    return [np.bincount(one.answer, own, len(one.lengths)) for one, own in zip(rows, found)]
 
 
 def measure(probe: Probe, transformer: Transformer, world: World, budget: int) -> Measured:

@@ -34,6 +34,13 @@ from gradus.pipeline.run import data_root, is_done, require_writable
 from gradus.pipeline.splits import Split
 from gradus.training.checkpoint import require_room
 
+LEFT_OUT = {
+    "dropped_rows": "left out (drop)",
+    "leaked_rows": "that test has, too, left out (leakage: drop)",
+    "beyond_limit_rows": "left out (limit)",
+}
+"""Counts of rows that the recipe asked to do without, and how they are told."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -162,9 +169,9 @@ def _notes(prepared: Prepared) -> list[str]:
         if counts.get("documents_of_one_sentence"):
             alone, all_of = counts["documents_of_one_sentence"], counted(counts["documents"], "document")
             notes.append(f"{name}: {split}: {alone} of {all_of} have one sentence and begin no pair")
-        if counts.get("leaked_rows"):
-            rows = counted(counts["leaked_rows"], "row")
-            notes.append(f"{name}: {split}: {rows} that test has, too, left out (leakage: drop)")
+        for why, what in LEFT_OUT.items():
+            if counts.get(why):
+                notes.append(f"{name}: {split}: {counted(counts[why], 'row')} {what}")
         labels = counts.get("labels", {})
         if missing := [label for label, count in labels.items() if not count]:
             notes.append(f"{name}: {split} has no row labelled {', '.join(missing)}")

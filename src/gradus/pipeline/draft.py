@@ -12,6 +12,7 @@ import yaml
 
 from gradus.core.errors import UserError, counted, quote
 from gradus.core.model import ModelConfig
+from gradus.core.storage import from_home
 from gradus.data.builtin import builtin_name
 from gradus.data.paths import is_sound
 from gradus.families import preset
@@ -200,7 +201,7 @@ def _row_stage(first: str | None, seen: Seen, rows: SeenRows) -> list[str]:
 
 def _data_root() -> Path | None:
     chosen = os.environ.get("GRADUS_DATA")
-    return Path(chosen).expanduser().resolve() if chosen else None
+    return from_home(chosen).resolve() if chosen else None
 
 
 def _path(entry: str, directory: Path) -> str:
@@ -210,7 +211,7 @@ def _path(entry: str, directory: Path) -> str:
         return entry
     if not is_sound(entry):
         raise UserError("a recipe cannot write this file name", text=ascii(entry), hint="rename it")
-    path = Path(entry).expanduser()
+    path = from_home(entry)
     fixed = (
         path.parent
         if path.exists()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from gradus.core.model import ModelConfig
+from gradus.data.feed import step_bounds
 from gradus.objectives import MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.prepare import Prepared
 
@@ -118,7 +119,10 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
         steps = max(1, round(tokens / (prepared.tokens_per_row * prepared.batch)))
     else:
         rows = prepared.total_rows()
-        tokens, steps = round(rows * prepared.tokens_per_row), -(-rows // prepared.batch)
+        tokens = round(rows * prepared.tokens_per_row)
+        steps = -(-rows // prepared.batch)
+        if prepared.ramp is not None:
+            steps = len(step_bounds(rows, prepared.batch, prepared.ramp)) - 1
         seconds = tokens * per_token / speed
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)

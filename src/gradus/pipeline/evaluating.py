@@ -82,7 +82,9 @@ def _evaluate_rows(
 ) -> dict[str, float]:
     encoder = model.row_encoder
     keys = {key: getattr(options, key) for key in ReaderOptions.model_fields if key not in ("map", "drop")}
-    raw = row_splits(RowsData(kind="rows", format=encoder.format, **splits, **keys), Path())[split].rows
+    keys |= {"format": encoder.format, "long": encoder.long}
+    found = row_splits(RowsData(kind="rows", **splits, **keys), Path())[split]
+    raw = found.rows
     _require_label(raw, encoder.format.label)
     named = [replace(row, fields=renamed(row.fields, options)) for row in raw]
     kept = [row for row in named if not is_dropped(row.fields, options)]
@@ -93,6 +95,8 @@ def _evaluate_rows(
     cuts = [example.truncated for example in examples if example.truncated]
     source = Rows(examples, [f"{row.file}:{row.line}" for row in rows])
     counts = {"rows": len(rows), "truncated_rows": len(cuts), "truncated_tokens": sum(cuts)}
+    left_out = {"skipped_rows": len(found.skipped), "dropped_rows": len(raw) - len(kept)}
+    counts |= {why: number for why, number in left_out.items() if number}
     asked, opened = model.reading.metrics, model.opened
     libraries_of(asked, file=str(opened.folder.path / CARD), field="metrics")
     metrics, judged = _metrics(model, source, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradus.core.errors import UserError
+from gradus.core.storage import from_home
 from gradus.data.builtin import builtin_name, builtin_text
 from gradus.data.paths import BOM, find_files, likely_encoding
 from gradus.data.split import TRAIN
@@ -121,7 +122,7 @@ def look_at_text(entries: Sequence[str]) -> SeenText:
 
 def _choice(entry: str) -> str:
     """A folder that holds .txt files among others stands for those."""
-    folder = Path(entry).expanduser()
+    folder = from_home(entry)
     if not folder.is_dir() or not any(folder.rglob("*.txt")):
         return entry
     return f"{entry.rstrip('/') or '/'}/**/*.txt"

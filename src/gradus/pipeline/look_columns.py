@@ -103,7 +103,7 @@ def listed(value: str) -> list[object] | dict[str, object] | None:
         return None
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list | dict) else None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gradus.core.errors import UserError, counted, nearest, quote
+from gradus.core.storage import from_home
 from gradus.data.builtin import builtin_name, builtin_rows
 from gradus.data.formats import MultipleChoice
 from gradus.data.labels import in_order
@@ -79,7 +80,7 @@ def look_at_rows(path: str, label: str | None = None) -> SeenRows:
         rows = [Row(index, *row) for index, row in enumerate(builtin_rows(name, TRAIN))]
         splits = {split: path for split in SPLITS if split != TRAIN}
         return replace(_seen(path, {}, rows, label), splits=splits)
-    file = Path(path).expanduser()
+    file = from_home(path)
     if not file.is_file():
         what = "this is a folder, a file is wanted" if file.is_dir() else "no such file"
         raise UserError(what, field="--rows", text=path)

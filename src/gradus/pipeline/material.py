@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from gradus.core.errors import counted
+from pydantic import ValidationError
+
+from gradus.core.errors import UserError, counted
 from gradus.core.storage import digest_json, is_whole, lock, new_folder, sweep
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData, RowSource, row_splits
@@ -116,7 +118,7 @@ class Material:
         named = getattr(recipe.tokenizer, "train", None)
         stages = [recipe.stages[name] for name in recipe.order()]
         if named is not None:
-            return _of_texts([self.texts(TextData(kind="text", train=named))["train"]])
+            return _of_texts([self.texts(_text_of(named))["train"]])
         for stage in stages:
             if not isinstance(stage.data, RowsData):
                 return _of_texts([self.texts(text)["train"] for text in stage.data.parts.values()])
@@ -142,6 +144,14 @@ class Corpus:
 
     def documents(self) -> Iterator[str]:
         return iter(self._documents)
+
+
+def _text_of(named: str | list[str]) -> TextData:
+    try:
+        return TextData(kind="text", train=named)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(problem, field="tokenizer.train", text=named) from None
 
 
 def _of_texts(sources: Sequence[TextSource]) -> Corpus:

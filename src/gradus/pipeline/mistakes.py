@@ -176,7 +176,9 @@ def _written(location: Key, lines: Lines, ends_in_key: bool) -> Key:
 
 
 def _is_tag(part: object) -> bool:
-    return not isinstance(part, str) or part[:1].isupper() or part in ("text", "rows", "str")
+    return (
+        not isinstance(part, str) or part[:1].isupper() or part in ("text", "rows", "str", "constrained-str")
+    )
 
 
 def key_of(text: str) -> Key:

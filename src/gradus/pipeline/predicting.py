@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradus.core.errors import UserError
-from gradus.core.storage import new_file
+from gradus.core.storage import from_home, new_file
 from gradus.data.rows import STANDARD_INPUT, stream_rows
 from gradus.pipeline.opening import told_as_options
 
@@ -54,7 +54,7 @@ def _lines(output: str | Path) -> Iterator[Callable[[str], object]]:
     if str(output) == STANDARD_INPUT:
         yield lambda line: print(line, flush=True)
         return
-    path = Path(output).expanduser()
+    path = from_home(output)
     if path.is_dir():
         raise UserError("this is a folder, a file is wanted", field="output", text=str(path))
     with ExitStack() as stack:

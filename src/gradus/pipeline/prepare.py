@@ -338,8 +338,8 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
         "rows": len(examples), "tokens": sum(example.tokens for example in examples), "bytes": None,
         "truncated_rows": len(cut), "truncated_tokens": sum(cut), "skipped_rows": len(source.skipped),
     }  # fmt: skip
-    if source.leaked:
-        counts["leaked_rows"] = source.leaked
+    left_out = {"dropped": source.dropped, "leaked": source.leaked, "beyond_limit": source.beyond_limit}
+    counts |= {f"{why}_rows": rows for why, rows in left_out.items() if rows}
     if isinstance(encoder, QuestionEncoder):
         counts["windows"] = sum(len(example.sequences) for example in examples)
     if isinstance(encoder.answers, Labels):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gradus.core.errors import UserError
-from gradus.core.storage import lock, read_json, sweep, write_file, write_json
+from gradus.core.storage import from_home, lock, read_json, sweep, write_file, write_json
 from gradus.distributed.world import World, close_world, open_world
 from gradus.pipeline.environment import Signals
 from gradus.pipeline.estimate import disk_bytes
@@ -79,7 +79,7 @@ def run(
 def data_root(file: RecipeFile, data_dir: str | Path | None) -> Path:
     """--data-dir, else GRADUS_DATA, else the recipe's folder. Raises UserError where that is no folder."""
     chosen = data_dir or os.environ.get("GRADUS_DATA")
-    root = Path(chosen).expanduser() if chosen else (file.path.parent if file.path else Path())
+    root = from_home(chosen) if chosen else (file.path.parent if file.path else Path())
     if not root.is_dir():
         where = "--data-dir" if data_dir else "GRADUS_DATA"
         raise UserError("there is no such data folder", field=where, text=str(root))

@@ -20,6 +20,7 @@ import torch
 
 from gradus.core.errors import UserError
 from gradus.core.example import Example, collate
+from gradus.core.storage import from_home
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
 from gradus.data.formats import Single, TextToText
@@ -348,7 +349,7 @@ def load(
     of the logits, for a folder that does not say so itself. Raises UserError for a folder, recipe or option
     that is wrong.
     """
-    return Model(open_folder(model_folder(Path(folder).expanduser()), precision, device, recipe, stage))
+    return Model(open_folder(model_folder(from_home(folder)), precision, device, recipe, stage))
 
 
 def _asked_for(learner: Learner, objective: Objective) -> Learner:

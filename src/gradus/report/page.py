@@ -28,6 +28,8 @@ OPTIMIZER = {"learning rate": "lr", "gradient norm": "grad_norm", "tokens per se
 MILLIONS = "million tokens"
 TRANSFER_ORDER = ("new", "resized", "dropped", "loaded")
 DATA_COUNTS = ("rows", "tokens", "bytes", "truncated_rows", "truncated_tokens", "skipped_rows")
+LEFT_OUT = ("dropped_rows", "leaked_rows", "beyond_limit_rows")
+"""Counts of rows that `drop`, `leakage` and `limit` of the recipe left out."""
 Figure = tuple[str, str]
 """Title and SVG."""
 Legend = list[tuple[str, int]]
@@ -198,6 +200,7 @@ def _data(own: Sequence[Group]) -> list[dict[str, Any]]:
             for split, counted in stage.part("data").items():
                 known = {"split": split, "labels": counted.get("labels") or {}}
                 known |= {key: counted.get(key) for key in DATA_COUNTS}
+                known["left_out"] = sum(counted.get(key) or 0 for key in LEFT_OUT)
                 if known not in [line["counts"] for line in lines]:
                     lines.append({"variants": group.title, "counts": known})
     return lines

@@ -31,8 +31,9 @@ def number(value: float | None, metric: str, sign: bool = False) -> str:
     """`value` as shown: "81.2" for an accuracy of 0.812, "1.923" bits per byte; a dash for None."""
     if value is None or math.isnan(value):
         return "–"
-    shown = 100 * value if metric in SHARES else value
-    digits = 1 if metric in SHARES else DECIMALS.get(metric, 3)
+    own = metric.rsplit(".", 1)[-1]  # of a text of a mixture, or of a second objective
+    shown = 100 * value if own in SHARES else value
+    digits = 1 if own in SHARES else DECIMALS.get(own, 3)
     text = f"{shown:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
     return text.replace(MINUS, "") if not sign and float(text.replace(MINUS, "-")) == 0 else text
 

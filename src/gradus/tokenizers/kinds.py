@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gradus.core.config import Config
 from gradus.core.errors import UserError
+from gradus.core.storage import from_home
 from gradus.tokenizers import cutting
 from gradus.tokenizers.files import read_tokenizer
 from gradus.tokenizers.release import GPT1Tokenizer
@@ -103,7 +104,7 @@ class PretrainedTokenizer(Config):
     def build(self, texts: Iterable[str] = (), root: Path | None = None) -> Tokenizer:
         """Loads it; a relative path counts from `root`. Raises UserError where the file is missing or broken,
         or holds no token of that text."""
-        path = Path(self.path).expanduser()
+        path = from_home(self.path)
         found = read_tokenizer(path if root is None else root / path)
         return Tokenizer(found.inner, found.roles | self.roles, found.pre_tokenization)
 

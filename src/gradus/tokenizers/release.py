@@ -16,6 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from gradus.core.config import Config
 from gradus.core.errors import UserError
+from gradus.core.storage import from_home
 from gradus.tokenizers.roles import WORD_END
 from gradus.tokenizers.tokenizer import Tokenizer
 
@@ -51,7 +52,7 @@ class GPT1Tokenizer(Config):
     def build(self, texts: Iterable[str] = (), root: Path | None = None) -> Tokenizer:
         """Reads the files; a relative path counts from `root`. Raises UserError where one is missing or
         broken, or where the extra is wanted and not installed."""
-        path = Path(self.path).expanduser()
+        path = from_home(self.path)
         return read_release(path if root is None else root / path, self.pre_tokenization)
 
 

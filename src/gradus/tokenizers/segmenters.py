@@ -33,9 +33,8 @@ def segmenter(name: Segmenter) -> Cut:
     segmenter_versions(name)
     import jieba
 
-    own = (
-        jieba.Tokenizer()
-    )  # no word that a program added to the common one, and no cache of another's making
+    # No word that a program added to the common one, and no cache of another's making.
+    own = jieba.Tokenizer()
     own.FREQ, own.total = own.gen_pfdict(own.get_dict_file())
     own.initialized = True
     cut: Cut = own.cut

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -88,14 +88,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, int32 [T], on all threads. Raises UserError for half a surrogate pair."""
-        ids: list[np.ndarray] = []
-        for group in _groups(texts, BATCH):
-            try:
-                encodings = self._encoded(group)
-            except TypeError:
-                raise _broken(group) from None
-            ids.extend(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
-        return ids
+        return [np.array(one.ids, np.int32) for one in _encodings(texts, self._encoded)]
 
     def places(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The ids of each text, as `encode` gives them, and the characters [T, 2] from which to which each
@@ -106,15 +99,9 @@ class Tokenizer:
             raise UserError(
                 problem, field="tokenizer.pre_tokenization", text=self.pre_tokenization, hint=hint
             )
-        found = []
-        for group in _groups(texts, BATCH):
-            try:
-                encodings = self.inner.encode_batch(group, add_special_tokens=False)
-            except TypeError:
-                raise _broken(group) from None
-            found += [(np.array(one.ids, np.int32), np.array(one.offsets, np.int64).reshape(-1, 2))
-                      for one in encodings]  # fmt: skip
-        return found
+        placed = partial(self.inner.encode_batch, add_special_tokens=False)
+        return [(np.array(one.ids, np.int32), np.array(one.offsets, np.int64).reshape(-1, 2))
+                for one in _encodings(texts, placed)]  # fmt: skip
 
     def _encoded(self, texts: list[str]) -> list[tokenizers.Encoding]:
         if self.pre_tokenization is None:
@@ -231,18 +218,23 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _groups(texts: Sequence[str], most: int) -> Iterator[list[str]]:
-    """Consecutive texts of together about `most` characters."""
+def _encodings(
+    texts: Sequence[str], encoded: Callable[[list[str]], list[tokenizers.Encoding]]
+) -> Iterator[tokenizers.Encoding]:
+    """What `encoded` makes of each text, given about BATCH characters at a time. Raises UserError for what is
+    no text."""
     group: list[str] = []
     characters = 0
-    for text in texts:
+    for place, text in enumerate(texts, 1):
         group.append(text)
         characters += len(text)
-        if characters >= most:
-            yield group
+        if characters >= BATCH or place == len(texts):
+            try:
+                found = encoded(group)
+            except TypeError:
+                raise _broken(group) from None
+            yield from found
             group, characters = [], 0
-    if group:
-        yield group
 
 
 def _broken(texts: list[str]) -> Exception:
