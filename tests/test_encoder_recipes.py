@@ -20,6 +20,7 @@ from gradus.cli import main
 from gradus.core.errors import UserError
 from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
+from gradus.data.builtin import builtin_rows
 from gradus.pipeline.check import check
 from gradus.pipeline.evaluating import evaluate_file
 from gradus.pipeline.material import Material
@@ -329,3 +330,18 @@ def test_a_bert_of_other_tools_is_evaluated_as_they_would(tmp_path: Path) -> Non
         logits = theirs(torch.from_numpy(hidden.sequences[0])[None]).logits[0, places]
     assert found["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, truth)), rel=1e-4)
     assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == truth).double().mean()))
+
+
+def test_a_class_is_judged_on_the_whole_row_though_another_objective_hides_tokens(tmp_path: Path) -> None:
+    both = [{"kind": "classification"}, {"kind": "masked_lm", "share": 0.5}]
+    patch = {"model.arrangement": "encoder", "stages.pretrain.objectives": [{"kind": "masked_lm"}],
+             "stages.finetune.objectives": both, "stages.finetune.precision": "fp32"}  # fmt: skip
+    folder = run(tiny(tmp_path / "one.yaml", patch), runs=tmp_path / "runs", device="cpu")
+    (stage,) = (folder / "stages").glob("finetune-*")
+    lines = [json.loads(line) for line in (stage / "predictions-dev.jsonl").read_text("utf-8").splitlines()]
+    rows = builtin_rows("tiny", "dev")
+    said = list(load(stage / "model", device="cpu").predict([{"text": row.fields["text"]} for row in rows]))
+    for line, answer in zip(lines, said):
+        assert line["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-6)
+    dev = json.loads((stage / "stage.json").read_text())["results"]["dev"]
+    assert dev["masked_lm.loss"] > 0 and 0 <= dev["masked_lm.accuracy"] <= 1

@@ -3,7 +3,7 @@ rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from gradus.data.feed import cut
 from gradus.data.sources import Source
 from gradus.distributed.world import World
 from gradus.evaluation.metrics import classification_metrics, language_metrics, number_metrics
-from gradus.objectives import Objective
+from gradus.objectives import Objective, reads_row_label
 
 
 class Predictor(Protocol):
@@ -65,9 +65,23 @@ class Scores:
 
 
 def score(predictor: Predictor, source: Source, world: World, budget: int, key: object = 0) -> list[Scores]:
-    """The scores of every objective on every example of `source`, gathered from all ranks."""
+    """The scores of every objective on every example of `source`, gathered from all ranks.
+
+    Where one hides tokens from the others, what reads the label of a row is scored on the whole row, as
+    `predict` reads it.
+    """
     predictor.eval()
-    mine = as_scored(predictor, source, world, key)
+    found = _scores(predictor, as_scored(predictor, source, world, key), world, budget)
+    whole = [reads_row_label(objective) for objective in predictor.objectives]
+    if any(whole) and any(objective.corrupts for objective in predictor.objectives):
+        mine = (source.example(index) for index in range(world.rank, len(source), world.size))
+        read = _scores(predictor, mine, world, budget)
+        found = [clean if label else spoilt for clean, spoilt, label in zip(read, found, whole)]
+    return found
+
+
+def _scores(predictor: Predictor, mine: Iterable[Example], world: World, budget: int) -> list[Scores]:
+    """The scores of every objective on a rank's examples, gathered from all."""
     found: list[list[Scores]] = [[] for _ in predictor.objectives]
     for examples in cut(mine, budget):
         batch = predictor.prepare(examples)

@@ -155,6 +155,11 @@ class Objective(ABC):
     labels: tuple[str, ...] = ()
     """As `ObjectiveSettings.windows` and `labels`."""
 
+    @property
+    def corrupts(self) -> bool:
+        """Whether it changes what the model sees."""
+        return type(self).corrupt is not Objective.corrupt
+
     def corrupt(self, example: Example, random: np.random.Generator) -> Example:
         """The example as the model will see it; `random` is keyed by (seed, epoch, row)."""
         return example

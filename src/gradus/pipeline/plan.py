@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.errors import UserError, nearest
-from gradus.core.storage import MANIFEST, digest_file, digest_json, read_json
+from gradus.core.storage import MANIFEST, digest_file, digest_json, from_home, read_json
 from gradus.data.formats import Pair, Single
 from gradus.data.labels import Labels
 from gradus.data.rows import RowsData
@@ -181,7 +181,7 @@ def _libraries(name: str, stage: Stage) -> dict[str, str]:
 
 def _folder(stage: Stage, material: Material, name: str) -> Path:
     assert isinstance(stage.start, FromFolder)
-    folder = material.root / Path(stage.start.folder).expanduser()
+    folder = material.root / from_home(stage.start.folder)
     if not (folder / "config.json").is_file():
         raise UserError(
             "this is no model folder",
