@@ -154,6 +154,7 @@ def test_other_weights_are_another_training_and_the_same_tokens(tmp_path):
         ({"weights": {"english": 1}}, "by.weights: this text has no weight: 'chinese'"),
         ({"weights": {"english": 1, "chinese": 0}}, "weights.chinese"),
         ({"temperature": 0}, "by.temperature"),
+        ({"weights": {"english": 1, "chinese": 1e-9}}, "an epoch this text would have none: 'chinese'"),
         ("sise", "by: unknown word: 'sise' (did you mean 'size'?"),
     ],
 )
@@ -168,4 +169,11 @@ def test_texts_of_other_windows_are_told(tmp_path):
     text = file.read_text()
     file.write_text(text.replace("chinese.txt", "chinese.txt\n          windows: document"))
     with pytest.raises(UserError, match="mix.chinese.windows: the windows of all texts are of one kind"):
+        gradus.check(file, runs=tmp_path / "runs")
+
+
+def test_a_text_is_not_called_as_an_objective_is(tmp_path):
+    file = recipe(tmp_path, "size")
+    file.write_text(file.read_text().replace("      chinese:", "      causal_lm:"))
+    with pytest.raises(UserError, match="mix.causal_lm: a text cannot be called as an objective is"):
         gradus.check(file, runs=tmp_path / "runs")

@@ -92,10 +92,16 @@ def test_check_counts_the_steps_of_a_batch_that_grows(recipe: Path) -> None:
     patch = {
         "stages.pretrain.length": "2 epochs",
         "stages.pretrain.batch_ramp": {"from": "2 windows", "over": "50 %"},
+        "stages.pretrain.evaluate": {"every": "0.5 epochs"},
     }
     told = check(recipe, runs=recipe.parent / "runs", settings=patch, device="cpu").nodes[0]
     (record,) = start(recipe, until="pretrain", settings=patch).values()
     assert record["stage"] == told.node.name and record["training"]["steps"] == told.estimate.steps
+    log = next(recipe.parent.glob(f"runs/steps/stages/{record['id']}/metrics.jsonl")).read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    epochs = [line["epoch"] for line in lines if line["kind"] == "evaluate"]
+    largest = 16 / record["data"]["train"]["rows"]  # a step may go this much beyond the half epoch
+    assert len(epochs) == 4 and all(0 <= at - half < largest for at, half in zip(epochs, (0.5, 1, 1.5, 2)))
 
 
 def test_until_fresh_and_length_in_minutes(recipe: Path) -> None:

@@ -15,7 +15,7 @@ from gradus.core.duration import Quantity
 from gradus.core.errors import UserError, counted, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
-from gradus.data.feed import rows_of_steps
+from gradus.data.feed import rows_of_steps, step_bounds
 from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.mixture import Mixture
@@ -101,10 +101,8 @@ class Prepared:
         if not isinstance(data, RowsData) or data.weights is None or self.labels is None:
             return None
         counts = self.splits["train"].counts["labels"]
-        rows = sum(counts.values())
-        return tuple(
-            rows / (len(counts) * counts[name]) if counts[name] else 0.0 for name in self.labels.names
-        )
+        rows, classes = sum(counts.values()), sum(count > 0 for count in counts.values())
+        return tuple(rows / (classes * counts[name]) if counts[name] else 0.0 for name in self.labels.names)
 
     @cached_property
     def shapes(self) -> dict[str, torch.Size]:
@@ -162,6 +160,10 @@ class Prepared:
             "steps": 1.0,
             "%": steps / 100,
         }[interval.unit]  # fmt: skip
+        if self.ramp is not None and interval.unit == "epochs":
+            bounds = step_bounds(rows_of_steps(steps, self.batch, self.ramp), self.batch, self.ramp)
+            rows = np.arange(interval.amount, bounds[-1] / len(self.train), interval.amount) * len(self.train)
+            return {int(step) for step in np.searchsorted(bounds, rows)} | {steps}
         times = int(steps / (interval.amount * per)) + 1
         due = {max(1, int(np.ceil(count * interval.amount * per - 1e-9))) for count in range(1, times + 1)}
         return {step for step in due if step <= steps} | {steps}
@@ -305,6 +307,10 @@ def _text_splits(
 
     if isinstance(data, TextData):
         return {name: split_of(data, source, "") for name, source in material.texts(data).items()}
+    for part in data.parts:
+        if part in {objective.kind for objective in node.stage.objectives}:
+            problem = "a text cannot be called as an objective is: their losses would have one name"
+            raise UserError(problem, field=f"data.mix.{part}", hint="another name")
     made = {
         part: {name: split_of(text, source, f"mix.{part}.") for name, source in material.texts(text).items()}
         for part, text in data.parts.items()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gradus.core.errors import UserError, counted
 from gradus.data.mixture import Joined, Mixed, Mixture
 from gradus.data.readers import Row, Skipped
 from gradus.data.shards import TokenStore
@@ -44,6 +45,9 @@ def mixed_splits(parts: Mapping[str, Mapping[str, Split]], data: Mixture, seed: 
             sizes = {name: len(part.source) for name, part in own.items()}
             source = Mixed({name: part.source for name, part in own.items()}, data.shares(sizes), seed)
             counts["drawn"] = dict(zip(own, source.counts.tolist()))
+            if never := [name for name, drawn in counts["drawn"].items() if not drawn]:
+                problem = f"of {counted(len(source), 'window')} an epoch this text would have none"
+                raise UserError(problem, field="data.by", text=never[0], hint="a larger share")
         found[split] = Split(source, counts=counts, parts=own)
     return found
 
