@@ -13,6 +13,7 @@ import toy
 from gradus.core.duration import Quantity
 from gradus.optim.groups import Group, parameter_groups, unmatched
 from gradus.optim.optimizers import SGD, AdaFactor, Adam, AdamW, Muon
+from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import (
     FINE_TUNING,
     Constant,
@@ -255,3 +256,24 @@ def test_what_is_kept_is_what_is_counted_and_goes_through_a_checkpoint(config: A
         for number, state in states[0].items():
             for key, tensor in state.items():
                 assert tensor is None or torch.equal(tensor, states[1][number][key])
+
+
+def test_penalties_are_the_gradients_of_their_sums() -> None:
+    learner = toy.learner()
+    named = dict(learner.named_parameters())
+    taken = frozenset(name for name in named if not name.startswith("heads."))
+    penalty = Penalties(l1=0.3, l2_start=0.7, l2_new=0.2).bind(named.items(), taken)
+    starts = {name: parameter.detach().clone() for name, parameter in named.items()}
+    with torch.no_grad():
+        for parameter in named.values():
+            drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
+            parameter.add_(drawn.to(parameter))
+    total = sum(0.3 * parameter.abs().sum() for parameter in named.values() if parameter.dim() > 1)
+    total += sum(0.35 * (named[name] - starts[name]).square().sum() for name in taken)
+    total += sum(0.1 * parameter.square().sum() for name, parameter in named.items() if name not in taken)
+    wanted = torch.autograd.grad(total, list(named.values()))
+    for parameter in named.values():
+        parameter.grad = torch.zeros_like(parameter)
+    penalty.add()
+    for parameter, gradient in zip(named.values(), wanted):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-9, atol=1e-12)

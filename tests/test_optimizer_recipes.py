@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from tiny import tiny
 from typer.testing import CliRunner
 
@@ -23,15 +24,12 @@ SCHEDULES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer, schedule", zip(KINDS, SCHEDULES), ids=lambda part: part["kind"])
-def test_a_run_that_was_killed_goes_on_to_the_same_bits(
-    optimizer: dict[str, Any], schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def killed_and_whole(path: Path, until: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The weights of `until` of a run that went through and of one that died at its first checkpoint."""
     from gradus.pipeline.stage import StageRun
 
-    part = {"optimizer": optimizer, "schedule": schedule, "save": {"every": "3 steps"}}
-    path = tiny(tmp_path / "one.yaml", {f"stages.pretrain.{key}": value for key, value in part.items()})
-    whole = gradus.run(path, runs=tmp_path / "whole", device="cpu", until="pretrain")
+    tmp_path = path.parent
+    whole = gradus.run(path, runs=tmp_path / "whole", device="cpu", until=until)
     saved = StageRun._save
 
     def killed(self: StageRun, trainer: Any) -> None:
@@ -40,12 +38,44 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
 
     monkeypatch.setattr(StageRun, "_save", killed)
     with pytest.raises(KeyboardInterrupt):
-        gradus.run(path, runs=tmp_path / "killed", device="cpu", until="pretrain")
+        gradus.run(path, runs=tmp_path / "killed", device="cpu", until=until)
     monkeypatch.setattr(StageRun, "_save", saved)
-    again = gradus.run(path, runs=tmp_path / "killed", device="cpu", until="pretrain")
-    (name,) = (folder.name for folder in (whole / "stages").iterdir())
+    again = gradus.run(path, runs=tmp_path / "killed", device="cpu", until=until)
+    (name,) = (folder.name for folder in (whole / "stages").glob(f"{until}-*"))
     ours, theirs = (place / "stages" / name / "model" / "model.safetensors" for place in (whole, again))
     assert ours.read_bytes() == theirs.read_bytes()
+    return ours, theirs
+
+
+@pytest.mark.parametrize("optimizer, schedule", zip(KINDS, SCHEDULES), ids=lambda part: part["kind"])
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(
+    optimizer: dict[str, Any], schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {"optimizer": optimizer, "schedule": schedule, "save": {"every": "3 steps"}}
+    path = tiny(tmp_path / "one.yaml", {f"stages.pretrain.{key}": value for key, value in part.items()})
+    killed_and_whole(path, "pretrain", monkeypatch)
+
+
+def test_a_stage_stays_near_its_start_where_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = []
+    for strength in (0.0, 30.0):
+        place = tmp_path / str(strength)
+        part = {"penalties": {"l2_start": strength}, "save": {"every": "5 steps"}, "clip": None,
+                "optimizer": {"kind": "sgd", "lr": 0.02}}  # fmt: skip
+        path = tiny(place / "one.yaml", {f"stages.finetune.{key}": value for key, value in part.items()})
+        model, _ = killed_and_whole(path, "finetune", monkeypatch)
+        (start,) = (place / "whole").glob("one/stages/pretrain-*/model/model.safetensors")
+        before, after = load_file(start), load_file(model)
+        moved.append(sum(float((after[name] - tensor).square().sum()) for name, tensor in before.items()))
+    assert 0 < moved[1] < 0.5 * moved[0]
+
+
+def test_a_stage_from_scratch_has_nothing_to_stay_near(tmp_path: Path) -> None:
+    patch = {"stages.pretrain.penalties": {"l2_start": 0.1}}
+    with pytest.raises(UserError, match="penalties.l2_start: a stage from scratch starts from nothing"):
+        gradus.check(tiny(tmp_path / "one.yaml", patch), runs=tmp_path)
 
 
 @pytest.mark.parametrize(

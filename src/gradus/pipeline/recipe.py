@@ -24,6 +24,7 @@ from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.families import preset
 from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
+from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.pipeline.fitting import require_texts, require_windows
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
@@ -123,6 +124,8 @@ class Stage(Config):
     included; see `published`."""
     transfer: Transferred = "all"
     """What it takes of the weights it starts from; the rest is new (GPT-1, figure 2 left and section 5)."""
+    penalties: Penalties | None = None
+    """L1, and L2 toward the weights it starts from; the optimizer has `weight_decay`."""
     clip: float | None = Field(1.0, gt=0)
     """The largest norm of the gradient (OpenAI's release: 1)."""
     precision: Precision = "auto"
@@ -161,9 +164,11 @@ class Stage(Config):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         rows = isinstance(self.data, RowsData)
+        hint = "start `from` a stage or a folder, or leave it out"
         if self.transfer != "all" and self.start == SCRATCH:
-            hint = "start `from` a stage or a folder, or leave it out"
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
+        if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
+            raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
         self._task_fits()
         self._probes_fit()
         require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)

@@ -28,6 +28,7 @@ from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
+from gradus.optim.penalties import Penalty
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepare import Prepared
@@ -147,7 +148,15 @@ class StageRun:
         optimizers = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
-                       warmup=warmup, budget=self.budget, clip=stage.clip)  # fmt: skip
+                       warmup=warmup, budget=self.budget, clip=stage.clip,
+                       penalty=self._penalty(learner))  # fmt: skip
+
+    def _penalty(self, learner: Learner) -> Penalty | None:
+        """The stage's penalties; `learner` has the weights that it starts from."""
+        if (penalties := self.node.stage.penalties) is None:
+            return None
+        taken = frozenset(moved.tensor for moved in self.moved if moved.what in ("loaded", "resized"))
+        return penalties.bind(learner.named_parameters(), taken)
 
     def _learner(self) -> Learner:
         prepared = self.prepared

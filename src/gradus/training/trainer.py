@@ -28,6 +28,7 @@ from gradus.core.example import Batch
 from gradus.core.keyed import keyed_hash
 from gradus.data.feed import Feed, cut
 from gradus.distributed.world import World
+from gradus.optim.penalties import Penalty
 from gradus.optim.schedules import ScheduleConfig
 from gradus.training.learner import Learner
 
@@ -71,10 +72,11 @@ class Trainer:
         warmup: int,
         budget: int,
         clip: float | None = 1.0,
+        penalty: Penalty | None = None,
     ):
         self.learner, self.feed, self.schedule, self.world = learner, feed, schedule, world
         self.optimizers = optimizers
-        self.warmup, self.budget, self.clip = warmup, budget, clip
+        self.warmup, self.budget, self.clip, self.penalty = warmup, budget, clip, penalty
         self.clock = Clock()
         self.seconds = 0.0
         self.stop_asked = False
@@ -117,6 +119,8 @@ class Trainer:
         *counts, tokens, stop = self.world.sum_counts(own)
         sums = self._backward(batches, counts)
         self.world.sum_gradients(self._parameters)
+        if self.penalty is not None:
+            self.penalty.add()
         norm = self._clip()
         self._set_rates(step)
         for optimizer in self.optimizers:
