@@ -114,6 +114,15 @@ def test_similarity_adds_the_final_states_of_both_orders() -> None:
     assert torch.allclose(made(made.prepare([example]))[0], wanted)
 
 
+def test_a_smoothed_class_is_the_plain_formula() -> None:
+    made = learner(ClassificationConfig(dropout=0, label_smoothing=0.2)).eval()
+    rows = [one for one in many((2,), lambda number: 1) if one.label is not None]
+    batch = made.prepare(rows)
+    log_odds = made.predict(batch)[0].double().log_softmax(1)
+    wanted = -0.8 * log_odds[:, 1].sum() - 0.2 * log_odds.mean(1).sum()
+    assert float(made(batch)[0].detach()) == pytest.approx(float(wanted), rel=1e-6)
+
+
 def test_choices_share_one_softmax_a_row_whatever_their_number() -> None:
     made = learner(MultipleChoiceConfig(dropout=0)).eval()
     rows = many((2, 7, 4), lambda number: 1)

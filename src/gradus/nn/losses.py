@@ -20,10 +20,11 @@ BLOCK_CELLS = {"cpu": 1 << 19}
 Elsewhere a whole chunk does."""
 
 
-def cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
-    """The sum of weight [M] times the cross-entropy of logits [M, K] against value [M]; 0 for M = 0."""
+def cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The sum of weight [M] times the cross-entropy of logits [M, K] against value [M], of which `smoothing`
+    is spread evenly over all K (Szegedy et al. 2016, section 7); 0 for M = 0."""
     precision = torch.promote_types(logits.dtype, torch.float32)
-    losses = F.cross_entropy(logits.to(precision), value, reduction="none")
+    losses = F.cross_entropy(logits.to(precision), value, reduction="none", label_smoothing=smoothing)
     return (losses * weight.to(precision)).sum()
 
 

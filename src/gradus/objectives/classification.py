@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor, nn
 
 from gradus.core.example import Example, ExampleTargets, Targets
@@ -22,9 +23,11 @@ class ClassificationConfig(HeadConfig):
     measure: ClassVar[Measure] = "classes"
 
     kind: Literal["classification"] = "classification"
+    label_smoothing: float | None = Field(None, ge=0, lt=1)
+    """The share of each target that is spread evenly over all classes (Szegedy et al. 2016, section 7)."""
 
     def build(self, task: Task) -> Classification:
-        return Classification(self, task)
+        return Classification(self, task, self.label_smoothing or 0.0)
 
 
 class Classification(RowObjective):
@@ -33,8 +36,9 @@ class Classification(RowObjective):
     name = "classification"
     measure = "classes"
 
-    def __init__(self, config: HeadConfig, task: Task):
+    def __init__(self, config: HeadConfig, task: Task, smoothing: float = 0.0):
         super().__init__(config, task, len(task.labels))
+        self.smoothing = smoothing
         self._weights = task.class_weights or (1.0,) * len(task.labels)
 
     def targets(self, example: Example) -> ExampleTargets:
@@ -46,4 +50,4 @@ class Classification(RowObjective):
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
         logits = self.outputs(states, targets, transformer, head)
-        return cross_entropy_sum(logits, targets.value, targets.weight)
+        return cross_entropy_sum(logits, targets.value, targets.weight, self.smoothing)

@@ -25,6 +25,11 @@ CODE_FORMAT = 2
 """Raised when the same stage would give other bits than before: finished stages are then run again."""
 
 
+LATER = ("metrics", "words", "layer_decay", "groups", "label_smoothing")
+"""Keys inside the parts of a stage that came after the first fingerprints: one that is not given decides
+nothing."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One stage to run: what it is, what it starts from, and the fingerprint of everything that decides its
@@ -138,11 +143,10 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         origin = [recipe.model.changes(), material.tokenizer_key(recipe)]
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
-    later = [(config["evaluate"], "metrics"), *((one, "words") for one in config["objectives"]),
-             *((config["optimizer"], key) for key in ("layer_decay", "groups"))]  # fmt: skip
-    for part, key in later:
-        if part.get(key) is None:
-            part.pop(key, None)
+    for part in (config["evaluate"], config["optimizer"], *config["objectives"]):
+        for key in LATER:
+            if part.get(key) is None:
+                part.pop(key, None)
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):
         config.pop(key, None)
