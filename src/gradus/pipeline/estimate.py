@@ -9,6 +9,7 @@ import torch
 
 from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
+from gradus.distributed.precision import DTYPES
 from gradus.objectives import MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.prepare import Prepared
 
@@ -31,7 +32,7 @@ def activation_bytes(model: ModelConfig, precision: str) -> int:
     dropout masks, and a row of attention weights a head; attention's are counted for a full context. Per
     layer of an LSTM: its input and output, and in fp32 gates and cells and their slopes.
     """
-    size = 2 if precision == "bf16" else 4
+    size = DTYPES[precision].itemsize
     if model.body == "lstm":
         per_layer = size * (4 * model.width + 12 * model.cells) + 4 * 12 * model.cells
     else:
@@ -92,7 +93,7 @@ def _scored(objective: ObjectiveConfig) -> float:
 def matrix_rate(device: torch.device, precision: str) -> float:
     """FLOP/s of a product of 1024-row matrices on this device, the best of several: what training can hope
     for."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     left, right = (torch.randn(1024, 1024, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(12):
@@ -128,7 +129,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
     seconds += evaluated * times * per_token / 3 / speed
-    copies = 2 * parameters if precision == "bf16" else 0
+    copies = 2 * parameters if DTYPES[precision].itemsize == 2 else 0
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
     )

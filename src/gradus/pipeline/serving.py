@@ -344,10 +344,10 @@ def load(
     The folder of a stage stands for its model, that of a run for its result: in the recipe as written, with
     the first seed, told on standard error.
 
-    `precision` is that of the activations ("fp32", "bf16", or "auto"), `device` the best there is unless
-    given. `recipe` and `stage` say how rows or text are read, and what the classes are called in the order
-    of the logits, for a folder that does not say so itself. Raises UserError for a folder, recipe or option
-    that is wrong.
+    `precision` is that of the activations ("fp32", "bf16", "fp16" or "auto"), `device` the best there is
+    unless given. `recipe` and `stage` say how rows or text are read, and what the classes are called in the
+    order of the logits, for a folder that does not say so itself. Raises UserError for a folder, recipe or
+    option that is wrong.
     """
     return Model(open_folder(model_folder(from_home(folder)), precision, device, recipe, stage))
 

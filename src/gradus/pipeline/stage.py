@@ -37,6 +37,7 @@ from gradus.pipeline.progress import Told
 from gradus.pipeline.saying import answer_metrics
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
+from gradus.training.scaling import LossScale
 from gradus.training.stopping import Stopping
 from gradus.training.trainer import Due, NotFinite, Report, Trainer
 from gradus.training.transfer import Moved, transfer
@@ -149,7 +150,8 @@ class StageRun:
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
                        warmup=warmup, budget=self.budget, clip=stage.clip,
-                       penalty=self._penalty(learner))  # fmt: skip
+                       penalty=self._penalty(learner),
+                       scaling=LossScale() if self.precision == "fp16" else None)  # fmt: skip
 
     def _penalty(self, learner: Learner) -> Penalty | None:
         """The stage's penalties; `learner` has the weights that it starts from."""
@@ -369,7 +371,8 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
 
 def _train_line(report: Report, source: Any) -> dict[str, Any]:
     clock = report.clock
+    scale = {} if report.loss_scale is None else {"loss_scale": report.loss_scale}
     return {"kind": "train", "step": clock.step, "epoch": clock.epoch(len(source)), "rows": clock.rows,
             "tokens": clock.tokens, "loss": report.losses, "total": report.total, "lr": report.lr,
             "grad_norm": report.grad_norm,
-            "tokens_per_second": round(report.tokens_per_second, 1)}  # fmt: skip
+            "tokens_per_second": round(report.tokens_per_second, 1), **scale}  # fmt: skip

@@ -31,6 +31,7 @@ from gradus.distributed.world import World
 from gradus.optim.penalties import Penalty
 from gradus.optim.schedules import ScheduleConfig
 from gradus.training.learner import Learner
+from gradus.training.scaling import LossScale
 
 Due = frozenset[str]
 Timetable = Callable[[Clock], Due]
@@ -55,6 +56,8 @@ class Report:
     lr: float = math.nan
     grad_norm: float = math.nan
     tokens_per_second: float = math.nan
+    loss_scale: float | None = None
+    """What the loss is multiplied by in fp16."""
 
 
 class Trainer:
@@ -73,10 +76,12 @@ class Trainer:
         budget: int,
         clip: float | None = 1.0,
         penalty: Penalty | None = None,
+        scaling: LossScale | None = None,
     ):
         self.learner, self.feed, self.schedule, self.world = learner, feed, schedule, world
         self.optimizers = optimizers
-        self.warmup, self.budget, self.clip, self.penalty = warmup, budget, clip, penalty
+        self.warmup, self.budget, self.clip = warmup, budget, clip
+        self.penalty, self.scaling = penalty, scaling
         self.clock = Clock()
         self.seconds = 0.0
         self.stop_asked = False
@@ -119,23 +124,36 @@ class Trainer:
         *counts, tokens, stop = self.world.sum_counts(own)
         sums = self._backward(batches, counts)
         self.world.sum_gradients(self._parameters)
-        if self.penalty is not None:
-            self.penalty.add()
-        norm = self._clip()
-        self._set_rates(step)
+        norm = self._move(step)
         for optimizer in self.optimizers:
-            optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.clock = Clock(step + 1, self.feed.rows_after(step + 1), self.clock.tokens + int(tokens))
         self._counts.append(counts)
         self._sums.append(torch.cat([self.world.sum_tensor(sums), norm.reshape(1).to(sums)]))
         return stop > 0
 
+    def _move(self, step: int) -> torch.Tensor:
+        """Makes the step with the gradients that there are; their norm, 0 where a loss scale was too large
+        and the step is skipped. Raises NotFinite where the scale has collapsed."""
+        if self.scaling is not None and not self.scaling.unscale(self._parameters):
+            if self.scaling.collapsed:
+                problem = f"gradients overflow at step {step + 1} whatever the loss scale"
+                raise NotFinite(problem, hint="a lower lr, a longer warm-up or precision: bf16 may help")
+            return torch.zeros(())
+        if self.penalty is not None:
+            self.penalty.add()
+        norm = self._clip()
+        self._set_rates(step)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return norm
+
     def _backward(self, batches: list[Batch], counts: list[float]) -> torch.Tensor:
         device = self.world.device
         scale = torch.tensor(
             [w / n if n else 0.0 for w, n in zip(self._weights.tolist(), counts)], device=device
         )
+        scale *= self.scaling.value if self.scaling is not None else 1.0
         total = torch.zeros(
             len(counts), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device
         )
@@ -171,7 +189,8 @@ class Trainer:
         total = sum(float(w) * mean for w, mean in zip(self._weights, means))
         self._counts, self._sums = [], []
         rate = max(group["lr"] for group in self._groups())
-        return Report(self.clock, due, losses, total, rate, float(lines[-1, -1]))
+        scale = self.scaling.value if self.scaling is not None else None
+        return Report(self.clock, due, losses, total, rate, float(lines[-1, -1]), loss_scale=scale)
 
     def _timed(self, report: Report) -> Report:
         tokens, seconds = self.clock.tokens - self._since[0], self.seconds - self._since[1]
@@ -213,7 +232,8 @@ class Trainer:
         self._require_finite_weights()
         sums = self._finite_lines().tolist() if self._sums else []
         return {"clock": asdict(self.clock), "seconds": self.seconds, "since": self._since,
-                "counts": self._counts, "sums": sums}  # fmt: skip
+                "counts": self._counts, "sums": sums,
+                "scaling": self.scaling.state() if self.scaling is not None else None}  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken."""
@@ -221,4 +241,6 @@ class Trainer:
         self.seconds = state["seconds"]
         self._since = tuple(state["since"])
         self._counts = state["counts"]
+        if self.scaling is not None:
+            self.scaling.restore(state["scaling"])
         self._sums = list(torch.tensor(state["sums"], dtype=torch.float64))
