@@ -72,6 +72,37 @@ def test_a_stage_stays_near_its_start_where_it_is_told_to(
     assert 0 < moved[1] < 0.5 * moved[0]
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon", "adafactor"])
+def test_what_is_frozen_stays_and_costs_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = ["transformer.*"] if kind == "muon" else ["transformer.embedding.*", "*.blocks.0.attention.*"]
+    part = {"freeze": frozen, "optimizer": {"kind": kind, "lr": 1e-2}, "save": {"every": "5 steps"},
+            "objectives": [{"kind": "classification"}]}  # fmt: skip
+    path = tiny(tmp_path / "one.yaml", {f"stages.finetune.{key}": value for key, value in part.items()})
+    model, _ = killed_and_whole(path, "finetune", monkeypatch)
+    (start,) = (tmp_path / "whole").glob("one/stages/pretrain-*/model/model.safetensors")
+    before, after = load_file(start), load_file(model)
+    for name, tensor in before.items():  # by the names of OpenAI's GPT
+        held = kind == "muon" or "embed" in name or ".attn." in name
+        assert bool((after[name] == tensor).all()) == held, name
+    free = {f"stages.finetune.{key}": value for key, value in part.items() if key != "freeze"}
+    needs = [gradus.check(tiny(tmp_path / "one.yaml", patch), runs=tmp_path / "whole").nodes[1].estimate
+             for patch in ({**free, "stages.finetune.freeze": frozen}, free)]  # fmt: skip
+    assert needs[0].memory < needs[1].memory and needs[0].disk <= needs[1].disk
+
+
+@pytest.mark.parametrize(
+    "frozen, told",
+    [(["transformer.blocs.*"], "freeze: no parameter has such a name: 'transformer.blocs.*'"),
+     (["*"], "freeze: nothing is left to learn")],
+)  # fmt: skip
+def test_what_cannot_be_frozen_is_told(frozen: list[str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as mistake:
+        gradus.check(tiny(tmp_path / "one.yaml", {"stages.finetune.freeze": frozen}), runs=tmp_path)
+    assert told in str(mistake.value)
+
+
 def test_a_stage_from_scratch_has_nothing_to_stay_near(tmp_path: Path) -> None:
     patch = {"stages.pretrain.penalties": {"l2_start": 0.1}}
     with pytest.raises(UserError, match="penalties.l2_start: a stage from scratch starts from nothing"):

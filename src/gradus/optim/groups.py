@@ -63,9 +63,21 @@ def parameter_groups(
     ]
 
 
-def unmatched(names: Sequence[str], groups: Sequence[Group]) -> list[Group]:
-    """The groups that no name matches."""
-    return [group for group in groups if not any(fnmatchcase(name, group.match) for name in names)]
+def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The names that any of the patterns matches."""
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def unmatched(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The patterns that match no name."""
+    return [pattern for pattern in patterns if not matching(names, [pattern])]
+
+
+def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Parameters whose names match take no gradient: below the lowest that learns nothing goes backward."""
+    frozen = set(matching([name for name, _ in module.named_parameters()], patterns))
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name not in frozen)
 
 
 def _depths(names: Sequence[str]) -> dict[str, int]:

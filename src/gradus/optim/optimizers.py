@@ -140,13 +140,16 @@ class Muon(_AdamLike):
     def build(self, parameters: Named) -> list[Optimizer]:
         named = list(parameters)
         inner = {name for name, parameter in named if _is_inner(name, parameter.shape)}
-        matrices = self._groups([one for one in named if one[0] in inner])
-        others = self._groups([one for one in named if one[0] not in inner])
-        return [
-            torch.optim.Muon(matrices, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum,
-                             adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=self.lr, betas=self.betas, eps=self.epsilon, fused=True),
-        ]  # fmt: skip
+        found: list[Optimizer] = []
+        if matrices := self._groups([one for one in named if one[0] in inner]):
+            found.append(
+                torch.optim.Muon(matrices, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum,
+                                 adjust_lr_fn="match_rms_adamw")
+            )  # fmt: skip
+        if others := self._groups([one for one in named if one[0] not in inner]):
+            adam = torch.optim.AdamW(others, lr=self.lr, betas=self.betas, eps=self.epsilon, fused=True)
+            found.append(adam)
+        return found
 
     def numbers(self, name: str, shape: Sequence[int]) -> int:
         return (1 if _is_inner(name, shape) else 2) * _size(shape)

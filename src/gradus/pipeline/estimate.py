@@ -67,7 +67,7 @@ def _parameters(prepared: Prepared) -> int:
 def _kept(prepared: Prepared) -> int:
     """Numbers that the optimizer keeps."""
     optimizer = prepared.node.stage.optimizer
-    return sum(optimizer.numbers(name, shape) for name, shape in prepared.shapes.items())
+    return sum(optimizer.numbers(name, shape) for name, shape in prepared.learning.items())
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
         if prepared.splits["train"].stores
         else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
     )
-    weights = 8 * parameters + 4 * _kept(prepared) + copies  # with their gradients
+    gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
+    weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
     memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import get_args
 
 from gradus.core.config import wrong
+from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
 from gradus.data.formats import Pair, Single, TextToText
 from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig
+from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
 
 PAIRS = get_args(PairKind)
@@ -48,3 +50,16 @@ def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> No
         text = ", ".join(asked) if stop is None or evaluate.metrics else stop.metric
         hint = "the objective seq2seq, and a format with a `target`"
         raise wrong(key, "this judges texts, and the stage says none of its own", text, hint)
+
+
+def require_parameters(
+    field: str, names: Sequence[str], frozen: Sequence[str], groups: Sequence[str]
+) -> None:
+    """Raises UserError for a pattern that matches none of the parameters with these `names`, and where none of
+    them is left to learn."""
+    for key, patterns in (("freeze", frozen), ("optimizer.groups", groups)):
+        if idle := unmatched(names, patterns):
+            hint = nearest(idle[0], names)
+            raise UserError("no parameter has such a name", field=f"{field}.{key}", text=idle[0], hint=hint)
+    if len(matching(names, frozen)) == len(names):
+        raise UserError("nothing is left to learn", field=f"{field}.freeze", text=", ".join(frozen))

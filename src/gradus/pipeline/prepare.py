@@ -31,7 +31,8 @@ from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, Task, main_place, serving, window_of
-from gradus.optim.groups import unmatched
+from gradus.optim.groups import matching
+from gradus.pipeline.fitting import require_parameters
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
 from gradus.pipeline.probing import make_probes
@@ -109,6 +110,12 @@ class Prepared:
         """Every parameter of model and heads by name; no memory is taken."""
         learner = Learner(Transformer(self.model, device="meta"), self.objectives)
         return {name: parameter.shape for name, parameter in learner.named_parameters()}
+
+    @cached_property
+    def learning(self) -> dict[str, torch.Size]:
+        """Of `shapes` those that learn."""
+        frozen = set(matching(list(self.shapes), self.node.stage.freeze or ()))
+        return {name: shape for name, shape in self.shapes.items() if name not in frozen}
 
     @property
     def main(self) -> int:
@@ -200,7 +207,8 @@ def prepare(node: Node, material: Material) -> Prepared:
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     prepared = Prepared(node, tokenizer, model, answers, splits, probes)
     _check_metric(prepared)
-    _check_groups(prepared)
+    groups = [one.match for one in node.stage.optimizer.groups or ()]
+    require_parameters(f"stages.{node.name}", list(prepared.shapes), node.stage.freeze or (), groups)
     return prepared
 
 
@@ -358,14 +366,6 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
         counts=counts,
         skipped=source.skipped,
     )
-
-
-def _check_groups(prepared: Prepared) -> None:
-    groups = prepared.node.stage.optimizer.groups
-    if groups and (idle := unmatched(list(prepared.shapes), groups)):
-        field = f"stages.{prepared.node.name}.optimizer.groups"
-        hint = nearest(idle[0].match, list(prepared.shapes))
-        raise UserError("no parameter has such a name", field=field, text=idle[0].match, hint=hint)
 
 
 def _check_metric(prepared: Prepared) -> None:

@@ -124,6 +124,8 @@ class Stage(Config):
     included; see `published`."""
     transfer: Transferred = "all"
     """What it takes of the weights it starts from; the rest is new (GPT-1, figure 2 left and section 5)."""
+    freeze: list[str] | None = Field(None, min_length=1)
+    """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
     penalties: Penalties | None = None
     """L1, and L2 toward the weights it starts from; the optimizer has `weight_decay`."""
     clip: float | None = Field(1.0, gt=0)

@@ -28,6 +28,7 @@ from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
+from gradus.optim.groups import freeze
 from gradus.optim.penalties import Penalty
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
@@ -174,6 +175,7 @@ class StageRun:
         else:
             self.moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
                           for name, tensor in learner.state_dict().items()]  # fmt: skip
+        freeze(learner, self.node.stage.freeze or ())
         return learner.to(self.world.device)
 
     def _fitting_heads(self, card: dict[str, Any] | None) -> dict[str, str]:
