@@ -55,8 +55,8 @@ def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> No
 def require_parameters(
     field: str, names: Sequence[str], frozen: Sequence[str], groups: Sequence[str]
 ) -> None:
-    """Raises UserError for a pattern that matches none of the parameters with these `names`, and where none of
-    them is left to learn."""
+    """Raises UserError for a pattern that matches none of the parameters with these `names`, and where none
+    of them is left to learn."""
     for key, patterns in (("freeze", frozen), ("optimizer.groups", groups)):
         if idle := unmatched(names, patterns):
             hint = nearest(idle[0], names)
