@@ -116,7 +116,7 @@ class Reading(Config):
         if known != "lines":
             changes["pattern"] = None
         if known not in ("tsv", "csv"):
-            changes |= {"columns": None, "header": None, "quotes": None}
+            changes |= {"header": None, "quotes": None} | ({} if known == "conll" else {"columns": None})
         into_whole = known == "jsonl" and not (self.reader.rows or "*").startswith("*")
         if (
             known not in ("jsonl", "json", "parquet") or into_whole

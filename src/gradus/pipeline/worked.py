@@ -17,6 +17,7 @@ import numpy as np
 from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
 from gradus.core.model import Arrangement, ModelConfig
+from gradus.core.scripts import without_spaces
 from gradus.core.sentences import SentenceEnds
 from gradus.core.words import WordEdges
 from gradus.data.formats import TextToText
@@ -27,7 +28,6 @@ from gradus.data.questions import Question
 from gradus.data.readers import Row
 from gradus.data.sources import HeldTokens
 from gradus.data.text_to_text import row_encoder
-from gradus.evaluation.scripts import without_spaces
 from gradus.objectives import (
     CausalLMConfig,
     DenoisingConfig,
