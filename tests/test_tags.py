@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradus.data.tags import LETTERS, Entity, all_written, as_wanted, entities, is_of, whole, written
+from gradus.evaluation.tags import tag_floors, tag_metrics
 
 seqeval = pytest.importorskip("seqeval.metrics.sequence_labeling")
 
@@ -76,3 +77,42 @@ def test_schemes_by_hand() -> None:
     assert (
         not is_of("E-A", "bio") and not is_of("B-", "bio") and not is_of("LOC", "bio") and is_of("O", "bmes")
     )
+
+
+@each
+@given(data=st.data())
+def test_metrics_are_those_of_seqeval(scheme: str, data: st.DataObject) -> None:
+    from seqeval.metrics.v1 import precision_recall_fscore_support as strict
+
+    right = data.draw(st.lists(tags_of(scheme), min_size=1, max_size=4))
+    right = [all_written(entities(tags), len(tags), scheme) for tags in right]
+    kept = st.sampled_from([True, True, False])
+    said = [
+        [tag if data.draw(kept) else other for tag, other in zip(tags, data.draw(tags_of(scheme)) * 12)]
+        for tags in right
+    ]
+    found = tag_metrics(right, said, scheme)
+    theirs = [[as_iobes(tags) for tags in rows] for rows in (right, said)]
+    wanted = seqeval.precision_recall_fscore_support(*theirs, average="micro", zero_division=0)[:3]
+    assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(wanted)
+    assert found["accuracy"] == pytest.approx(seqeval.accuracy_score(right, said))
+    if any(any(tag != "O" for tag in tags) for tags in right + said):
+        made = strict(*theirs, average="micro", scheme=schemes()[scheme], zero_division=0)
+        assert found["strict_f1"] == pytest.approx(made[2])
+
+
+def test_words_that_were_not_read_are_wrong_and_mark_nothing() -> None:
+    found = tag_metrics([["O", "B-地名", "I-地名", "O"]], [["O", "B-地名", "I-地名", None]], "bio")
+    assert found == {"accuracy": 0.75, "precision": 1.0, "recall": 1.0, "f1": 1.0, "strict_f1": 1.0}
+    found = tag_metrics([["B-地名", "I-地名"]], [["B-地名", None]], "bio")
+    assert found["f1"] == 0 and found["accuracy"] == 0.5
+    assert tag_metrics([["NOUN"]], [["NOUN"]], "none") == {"accuracy": 1.0}
+    loose = tag_metrics([["B-A", "I-A"]], [["I-A", "I-A"]], "bio")
+    assert loose["f1"] == 1.0 and loose["strict_f1"] == 0.0
+
+
+def test_floors_are_the_most_frequent_tag_of_all_and_of_the_word() -> None:
+    known = [(["赤", "壁", "在", "在"], ["B-A", "I-A", "O", "O"]), (["壁", "壁"], ["O", "I-A"])]
+    floors = tag_floors(known, [["赤", "壁", "曹"]], [["B-A", "I-A", "O"]], "bio")
+    assert floors["majority"] == {"accuracy": 1 / 3, "precision": 0, "recall": 0, "f1": 0, "strict_f1": 0}
+    assert set(floors["word_majority"].values()) == {1.0}

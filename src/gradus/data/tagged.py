@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -54,8 +54,9 @@ class Tagged(RowFormat):
     scheme: Scheme = "bio"
     """How tags mark entities: bio (B-LOC I-LOC O; IOB2), bmes (B M E, and S for a single word), iobes (the
     same with I for M), or none, where they mark no entities, as parts of speech."""
-    pieces: Literal["first", "all"] = "first"
-    """Which tokens of a word learn its tag (Devlin et al. 2019, section 5.3: the first), which says it."""
+    pieces: Literal["first", "last", "all"] = "first"
+    """Which tokens of a word learn its tag; the first of them says it (Devlin et al. 2019, section 5.3: the
+    first of the word). In a decoder the last alone has seen the whole word."""
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -88,6 +89,8 @@ class Tagged(RowFormat):
 
 class Words(Tagged):
     """Words and their tags: each a list, as the reader conll and JSON have it, or parted by white space."""
+
+    label_key: ClassVar[str] = "tags"
 
     kind: Literal["words"] = "words"
     words: str
@@ -152,6 +155,8 @@ class Entities(Tagged):
 
     Words are runs of letters and digits, single marks, and single characters of scripts without spaces.
     """
+
+    label_key: ClassVar[str] = "spans"
 
     kind: Literal["entities"] = "entities"
     text: str

@@ -6,8 +6,10 @@ Shapes: T tokens of a row, J tokens with a tag.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from gradus.core.example import Example
 from gradus.data.encoding import RowEncoder
 from gradus.data.labels import LabelledRow
 from gradus.data.tagged import Laid, Tagged, Tags
+from gradus.data.tags import entities
 
 Piece = tuple[str, int]
 """A word with what stands between it and the one before, and how many characters that is."""
@@ -45,6 +48,24 @@ class WordEncoder(RowEncoder):
         }
         roles = {name: np.array([self.tokenizer.role(name)]) for name in self.frame.roles(pair=False)}
         return [self._row(row, of_row, tokens, roles, labelled) for row, of_row in zip(rows, pieces)]
+
+    @property
+    def _learning(self) -> slice:
+        """Which of a word's tokens learn its tag."""
+        return {"first": slice(1), "last": slice(-1, None), "all": slice(None)}[self.form.pieces]
+
+    def counts(self, rows: Several[LabelledRow], examples: Several[Example]) -> dict[str, Any]:
+        """Words of rows, how many of them are not read, and, where tags mark any, entities by type."""
+        if not isinstance(self.answers, Tags):
+            return {}
+        tagged = [example.tagged for example in examples if example.tagged is not None]
+        words = sum(len(np.unique(one[:, 1])) for one in tagged)
+        lost = sum(int((one[:, 0] < 0).sum()) for one in tagged)
+        counts: dict[str, Any] = {"words": words, "lost_words": lost}
+        if self.form.scheme != "none":
+            found = Counter(one.type for row in rows for one in entities(self.form.tags_of(row)))
+            counts["entities"] = dict(sorted(found.items()))
+        return counts
 
     def _row(
         self,
@@ -85,9 +106,8 @@ class WordEncoder(RowEncoder):
         found, start, before = [], 0, len(self.frame.before)
         for word, (piece, tag) in enumerate(zip(pieces, tags)):
             ids, first = tokens[piece]
-            last = len(ids) if self.form.pieces == "all" else min(first + 1, len(ids))
-            own = [before + place for place in range(start + first, min(start + last, room))]
-            found += [(place, word, tag) for place in own or [-1]]
+            places = range(start + first, start + len(ids))[self._learning]
+            found += [(before + at, word, tag) for at in places if at < room] or [(-1, word, tag)]
             start += len(ids)
         return np.array(found, np.int64).reshape(-1, 3)
 

@@ -67,6 +67,7 @@ TABLE = Table(
         "number": {"score.weight": "score.weight"},
         "choices": {"score": "multiple_choice_head.summary"},
         "spans": SPANS,
+        "tags": {"score": "classifier"},
     },
     no_weights=(r"h\.\d+\.attn\.(masked_)?bias",),
 )
@@ -109,6 +110,7 @@ CLASSES: dict[Task | None, str] = {
     "number": "GPT2ForSequenceClassification",
     "choices": "GPT2DoubleHeadsModel",
     "spans": "GPT2ForQuestionAnswering",
+    "tags": "GPT2ForTokenClassification",
 }
 
 

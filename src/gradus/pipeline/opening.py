@@ -42,6 +42,7 @@ from gradus.objectives import (
     QuestionAnsweringConfig,
     RegressionConfig,
     Task,
+    TokenClassificationConfig,
     window_of,
 )
 from gradus.pipeline.estimate import budget_tokens
@@ -290,6 +291,8 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
     if len(names) != classes:
         problem = f"the stage names {len(names)} labels, the model has {classes} classes"
         raise UserError(problem, file=found.path, text=", ".join(names))
+    if found.task == "tags":
+        return [TokenClassificationConfig()], name, names
     return [ClassificationConfig(bias=bias)], name, names
 
 
