@@ -172,6 +172,8 @@ BAD: dict[str, tuple[Any, Any, Any, str]] = {
     "scheme": (FORM, "赤 壁", "B-LOC E-LOC", r"t: the scheme bio has no such tag: 'E-LOC' \(`scheme: bmes or iobes` has"),
     "no scheme": (FORM, "a b", "NOUN X", r"t: the scheme bio has no such tag: 'NOUN' \(`scheme: none` is for"),
     "numbers": (FORM, ["a", "b"], [0, 3], r"t: the scheme bio has no such tag: '0'"),
+    "no texts": (FORM, ["a", None], ["O", "O"], r"w: a list of texts is wanted: '.\"a\", null.'"),
+    "no tag": (FORM, ["a"], [["O"]], r"t: a list of texts is wanted"),
     "empty word": (FORM, ["a", " "], ["O", "O"], r"w: word 2 is empty"),
     "no words": (FORM, "", "", r"w: the row has no words"),
     "no column": (FORM.model_copy(update={"tags": "tag"}), "a", "O", r"there is no such column: 'tag'"),
@@ -194,6 +196,13 @@ def test_mistakes_are_told_with_row_and_text(case: str) -> None:
     form, words, tags, told = BAD[case]
     with pytest.raises(UserError, match=f"^ner.tsv:7: .*{told}"):
         encoder(form=form).encode([row(words, tags)])
+
+
+def test_brackets_with_spaces_between_are_words() -> None:
+    assert FORM.laid(row("[ 1 ]")).words == ["[", "1", "]"] and FORM.laid(row("[新 华]")).words == [
+        "[新",
+        "华]",
+    ]
 
 
 def test_repair_is_asked_for() -> None:

@@ -110,7 +110,7 @@ class Words(Tagged):
         return self.tags
 
     def laid(self, row: LabelledRow) -> Laid:
-        words = _listed(field_text(row, self.words))
+        words = _listed(row, self.words)
         if empty := next((number for number, word in enumerate(words, 1) if not word.strip()), None):
             raise UserError(f"word {empty} is empty", file=row.file, line=row.line, field=self.words)
         between = "" if without_spaces(words) else " "
@@ -120,7 +120,7 @@ class Words(Tagged):
 
     def tags_of(self, row: LabelledRow) -> list[str]:
         assert self.tags is not None, "asked for where an objective reads them"
-        tags, words = _listed(field_text(row, self.tags), numbers=True), _listed(field_text(row, self.words))
+        tags, words = _listed(row, self.tags, (str, int)), _listed(row, self.words)
         where: dict[str, Any] = {"file": row.file, "line": row.line, "field": self.tags}
         if len(tags) != len(words):
             problem = f"{counted(len(tags), 'tag')} for {counted(len(words), 'word')}"
@@ -247,16 +247,18 @@ class Tags(Labels):
         return tags
 
 
-def _listed(text: str, numbers: bool = False) -> list[str]:
-    """The texts of a JSON list (or `numbers`), or what stands between white space."""
-    if text.startswith("["):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            return text.split()
-        if all(isinstance(item, str) or (numbers and type(item) is int) for item in found):
-            return [str(item) for item in found]
-    return text.split()
+def _listed(row: LabelledRow, field: str, of: tuple[type, ...] = (str,)) -> list[str]:
+    """The items of a JSON list, or what stands between white space. Raises UserError for other items."""
+    text = field_text(row, field)
+    try:
+        found = json.loads(text) if text.startswith("[") and text[1:2] != " " else None
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        return text.split()
+    if any(type(item) not in of for item in found):
+        raise UserError("a list of texts is wanted", file=row.file, line=row.line, field=field, text=text)
+    return [str(item) for item in found]
 
 
 def _fitting(tags: Several[str]) -> str:
