@@ -208,6 +208,8 @@ def test_words_beyond_the_context_are_counted_and_told(
     for line in lines(stage / "predictions-test.jsonl"):
         assert None not in line["predicted_tags"][:7] and set(line["predicted_tags"][7:]) == {None}
         assert len(line["tags"]) == len(line["predicted_tags"]) and not line["correct"]
+    told = load(stage / "model", device="cpu").evaluate(tmp_path / "test.conll")
+    assert told["lost_words"] == told["words"] - 12 * 7 == told["truncated_tokens"]
 
 
 def test_other_objectives_read_words_without_their_tags(tmp_path: Path) -> None:
