@@ -49,7 +49,7 @@ def tag_floors(
     scheme: Scheme,
 ) -> dict[str, dict[str, float]]:
     """Metrics of `majority`, the most frequent tag of train, and of `word_majority`, that of each word, or of
-    all where train has not the word (Brants 1996 calls it the baseline of tagging). `known` are the words and
+    all where train has not the word (the baseline of Charniak et al. 1993). `known` are the words and
     tags of the rows of train; among equals the first in order counts."""
     by_word: dict[str, Counter[str]] = defaultdict(Counter)
     for row, tags in known:
