@@ -137,7 +137,6 @@ BAD = {
     "decoder": ("bert", said(is_decoder=True), "is_decoder: this is not supported: 'True'"),
     "crosses": ("bert", said(add_cross_attention=True), "add_cross_attention: this is not"),
     "untied": ("bert", said(tie_word_embeddings=False), "tie_word_embeddings: this is not"),
-    "tags": ("bert", said(architectures=["BertForTokenClassification"]), "architectures: .*'BertForToken"),
     "labels": ("bert", said(problem_type="multi_label_classification"), "problem_type: .*multi_label"),
     "segments": ("bert", said(type_vocab_size=4), "shape 2 x 32, not 4 x 32.*token_type_embeddings"),
     "layers": ("bert", said(num_hidden_layers="many"), "num_hidden_layers: these numbers make no model"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gradus.core.errors import UserError
 from gradus.core.keyed import keyed_generator
+from gradus.core.scripts import without_spaces
 from gradus.evaluation.floors import classification_floors, unigram_floor
 from gradus.evaluation.metrics import (
     LARGER_IS_BETTER,
@@ -23,7 +24,6 @@ from gradus.evaluation.metrics import (
     larger_is_better,
     per_class,
 )
-from gradus.evaluation.scripts import without_spaces
 from gradus.evaluation.statistics import deviation, mean, paired_bootstrap, verdict
 
 LABELS = ["差评", "中评", "好评"]

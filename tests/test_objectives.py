@@ -24,10 +24,12 @@ from gradus.objectives import (
     Seq2SeqConfig,
     SpanCorruptionConfig,
     Task,
+    TokenClassificationConfig,
 )
 from gradus.training.learner import Learner
 
 WORDS = Vocabulary()
+TAGS = ("O", "B-地名", "I-地名")
 SPANS = SpanCorruptionConfig(sentinels=20)
 EVERY_NOISE = DenoisingConfig(
     noises=["text_infilling", "token_masking", "token_deletion", "sentence_permutation", "document_rotation"],
@@ -43,6 +45,8 @@ CASES: dict[str, tuple[ObjectiveSettings, str]] = {
     "seq2seq": (Seq2SeqConfig(), "decoder"),
     "spans, decoder": (QuestionAnsweringConfig(), "decoder"),
     "spans, encoder": (QuestionAnsweringConfig(), "encoder"),
+    "tags, decoder": (TokenClassificationConfig(dropout=0.0), "decoder"),
+    "tags, encoder": (TokenClassificationConfig(dropout=0.0), "encoder"),
     "spans, beside an encoder": (QuestionAnsweringConfig(), "encoder_decoder"),
 }
 each = pytest.mark.parametrize("case", CASES)
@@ -61,7 +65,7 @@ def shape(arrangement: str, **changes: Any) -> ModelConfig:
 def learner(case: str, dtype: torch.dtype = torch.float64) -> Learner:
     config, arrangement = CASES[case]
     model = shape(arrangement)
-    objective = config.build(Task(model, "toy", vocabulary=WORDS))
+    objective = config.build(Task(model, "toy", TAGS, vocabulary=WORDS))
     return Learner(Transformer(model, dtype), [objective]).initialise(1).to(dtype)
 
 
@@ -70,6 +74,8 @@ def windows(case: str, count: int = 8) -> list[Example]:
     config, arrangement = CASES[case]
     if config.measure == "spans":
         return questions(arrangement, count)
+    if config.measure == "tags":
+        return tagged(count)
     random, made = keyed_generator("windows", count), []
     start, delimiter, end = (WORDS.role(name) for name in ("start", "delimiter", "end"))
     for row in range(count):
@@ -100,6 +106,17 @@ def questions(arrangement: str, count: int) -> list[Example]:
         said = tuple(np.concatenate([[WORDS.role("start")], ids]) for ids in read)
         decoded = said if arrangement == "encoder_decoder" else ()
         made.append(Example(row, tuple(read), spans=np.array(spans), decoded=decoded))
+    return made
+
+
+def tagged(count: int) -> list[Example]:
+    """Rows of some words to many, each of a token or two, the last beyond the context."""
+    random, made = keyed_generator("tagged", count), []
+    for row in range(count):
+        ids = random.integers(0, WORDS.words, int(random.integers(4, 40)))
+        places = np.append(np.arange(1, len(ids) - 1, 1 + row % 2), -1)
+        tags = ids[places] % len(TAGS)
+        made.append(Example(row, (ids,), tagged=np.stack([places, np.arange(len(places)), tags], 1)))
     return made
 
 

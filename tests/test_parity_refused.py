@@ -88,7 +88,7 @@ BAD = {
     "gpt2 unknown": ("gpt2", tensor("transformer.h.0.attn.q.weight", (2, 2)), "no such tensor: .*attn.q"),
     "gpt2 missing": ("gpt2", tensor("transformer.ln_f.bias", None), "lack a tensor: 'transformer.ln_f.bias'"),
     "gpt2 twice": ("gpt2", tensor("ln_f.bias", (32,)), "with and without a prefix"),
-    "gpt2 tags": ("gpt2", tensor("classifier.weight", (3, 32)), "no such tensor: 'classifier.weight'"),
+    "gpt2 tags": ("gpt2", tensor("classifier.weight", (3, 32)), "no place for a tensor: 'classifier.weight'"),
     "llama turns": (
         "llama", said(rope_parameters={"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}),
         "config.json: rope_parameters.rope_type: this is not supported: 'llama3'",

@@ -37,7 +37,7 @@ ModelArgument = Annotated[
 ]
 ReaderOption = Annotated[
     str | None,
-    typer.Option("--reader", help="lines, tsv, csv, jsonl, json or parquet; else as in training."),
+    typer.Option("--reader", help="lines, tsv, csv, jsonl, json, conll or parquet; else as in training."),
 ]
 EncodingOption = Annotated[
     str | None, typer.Option("--encoding", help="utf-8, gb18030, latin-1 ...; else as in training.")

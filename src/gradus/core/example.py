@@ -36,7 +36,9 @@ class Example:
     last token, what it should say all but the first. `chosen` are the positions, counted from the example's
     first token, that an objective corrupted, and the tokens that stood there. `spans` [S, 4] say of each
     sequence where in it an answer begins and ends, -1 where it does not stand there whole, and where the text
-    begins and ends that it may be taken from: places of tokens, the last one included.
+    begins and ends that it may be taken from: places of tokens, the last one included. `tagged` [J, 3] are
+    the tokens that say the tag of a word: the place in the sequence, -1 where the word has no token there;
+    the number of the word; and its tag, -1 where that is not known.
     """
 
     row: int
@@ -49,6 +51,7 @@ class Example:
     decoded: tuple[np.ndarray, ...] = ()
     chosen: tuple[np.ndarray, np.ndarray] | None = None
     spans: np.ndarray | None = None
+    tagged: np.ndarray | None = None
 
     @property
     def tokens(self) -> int:

@@ -19,6 +19,7 @@ from gradus.data.nested import as_text
 from gradus.data.parts import Cut, Part, RowFormat, Sequence
 from gradus.data.questions import Question
 from gradus.data.reader_options import Text, first_double
+from gradus.data.tagged import Entities, Words
 from gradus.data.templates import filled, names_in
 
 
@@ -291,5 +292,6 @@ class TextToText(RowFormat):
 
 
 Format = Annotated[
-    Single | Pair | Similarity | MultipleChoice | TextToText | Question, Field(discriminator="kind")
+    Single | Pair | Similarity | MultipleChoice | TextToText | Question | Words | Entities,
+    Field(discriminator="kind"),
 ]

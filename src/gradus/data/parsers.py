@@ -1,4 +1,4 @@
-"""The shapes a file of rows may have: lines, TSV, CSV, JSON or Parquet become (line, named text fields).
+"""The shapes a file of rows may have: lines, TSV, CSV, JSON, CoNLL or Parquet are (line, named text fields).
 
 A row that cannot be read is yielded as its error. Empty lines are no rows.
 """
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from gradus.core.errors import UserError, counted
+from gradus.data.conll import read_conll
 from gradus.data.hub import read_parquet
 from gradus.data.input import Input, Parsed
 from gradus.data.nested import read_json, read_json_lines
@@ -139,5 +140,6 @@ PARSERS: dict[Reader, Callable[[Input], Parsed]] = {
     "csv": _read_table,
     "jsonl": read_json_lines,
     "json": read_json,
+    "conll": read_conll,
     "parquet": read_parquet,
 }

@@ -37,6 +37,8 @@ class RowFormat(Config):
 
     ordered: ClassVar[bool] = True
     """Whether the texts in another order are another row."""
+    label_key: ClassVar[str] = "label"
+    """The key of the format that names the column with what is to be learnt."""
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -15,13 +15,14 @@ from gradus.core.errors import UserError
 from gradus.data.json_paths import steps
 from gradus.data.paths import HUB, Encoding
 
-Reader = Literal["lines", "tsv", "csv", "jsonl", "json", "parquet"]
+Reader = Literal["lines", "tsv", "csv", "jsonl", "json", "conll", "parquet"]
 SUFFIXES: dict[str, Reader] = {
     ".tsv": "tsv",
     ".csv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
+    ".conll": "conll",
     ".parquet": "parquet",
 }
 
@@ -81,8 +82,8 @@ class ReaderOptions(Config):
     """Default: `lines` where there is a pattern, else by suffix."""
     columns: Annotated[list[Text], Field(min_length=1)] | None = None
     """TSV and CSV: names for the columns of a file without header (with `header: true` they rename); further
-    columns are ignored, but a row wider than the first is an error (in TSV only below a header). Lines: one
-    name for the line, which is else called "text"."""
+    columns are ignored, but a row wider than the first is an error (in TSV only below a header). CoNLL: names
+    for the columns. Lines: one name for the line, which is else called "text"."""
     header: bool | None = None
     """TSV and CSV: whether the first line names the columns. Default: yes, unless `columns` does."""
     quotes: bool | None = None
@@ -130,7 +131,7 @@ class ReaderOptions(Config):
         natural = "lines" if self.pattern is not None else SUFFIXES.get(Path(name).suffix.lower())
         reader = "parquet" if from_hub else self.reader or natural
         if reader is None:
-            hint = "write reader: lines, tsv, csv, jsonl, json or parquet, or a `pattern` for its lines"
+            hint = f"write reader: {', '.join(get_args(Reader))}, or a `pattern` for its lines"
             raise UserError(
                 "the name does not tell how to read these rows", file=name, field="reader", hint=hint
             )
@@ -139,7 +140,7 @@ class ReaderOptions(Config):
         wrong = {
             "reader": from_hub and self.reader not in (None, "parquet"),
             "pattern": from_hub and self.pattern is not None,
-            "columns": self.columns is not None and not table and not one_name,
+            "columns": self.columns is not None and not (table or one_name or reader == "conll"),
             "header": self.header is not None and not table,
             "quotes": self.quotes is not None and not table,
             "encoding": self.encoding != "utf-8" and reader == "parquet",

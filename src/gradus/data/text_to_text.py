@@ -19,6 +19,8 @@ from gradus.data.labels import LabelledRow
 from gradus.data.parts import Long
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.questions import Question
+from gradus.data.tagged import Tagged
+from gradus.data.word_pieces import WordEncoder
 
 ANSWER_SHARE = 4
 """A decoder keeps this part of its context for an answer that it has yet to say."""
@@ -34,7 +36,9 @@ def row_encoder(
     """What makes tokens of rows of this format, for this model."""
     if isinstance(form, TextToText):
         return TextToTextEncoder(form, tokenizer, model.context, answers, long, model=model)
-    kind = QuestionEncoder if isinstance(form, Question) else RowEncoder
+    kind = RowEncoder
+    if isinstance(form, Question | Tagged):
+        kind = QuestionEncoder if isinstance(form, Question) else WordEncoder
     return kind(form, tokenizer, model.context, answers, long, Frame.of(model))
 
 

@@ -16,6 +16,7 @@ from gradus.data.sources import Source
 from gradus.distributed.world import World
 from gradus.evaluation.metrics import classification_metrics, language_metrics, number_metrics
 from gradus.objectives import Objective, reads_row_label
+from gradus.objectives.token_classification import SAID
 
 
 class Predictor(Protocol):
@@ -38,8 +39,8 @@ class Scores:
 
     `values` is [R, 1] with summed nats for tokens or with numbers, [R, 2] with the tokens that are likeliest,
     too, where these are told, [R, K] with logits for classes and choices (-inf beyond a row's own answers),
-    for spans as `QuestionAnswering.of_rows` gives them; `counts` [R] are the targets summed, or the answers
-    or windows of the row.
+    for spans and tags as `of_rows` gives them; `counts` [R] are the targets summed, the answers or windows of
+    the row, or the numbers that are said of its words.
     """
 
     rows: np.ndarray
@@ -113,6 +114,9 @@ def summarise(
         return metrics
     if objective.measure == "spans":
         return {"loss": float(scores.values[:, 5].sum() / scores.counts.sum())}
+    if objective.measure == "tags":
+        losses = scores.values[:, SAID - 1 :: SAID]
+        return {"loss": float(losses[np.isfinite(losses)].mean())}
     if objective.measure == "number":
         return number_metrics(scores.labels, scores.values[:, 0])
     probabilities, labels = scores.probabilities, scores.labels.astype(np.int64)
@@ -152,8 +156,8 @@ def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, 
     rows = np.array([example.row for example in examples])
     labels = np.array([-1 if example.label is None else example.label for example in examples], np.float64)
     if objective.measure != "tokens":
-        outputs = objective.of_rows(outputs, [len(example.sequences) for example in examples])
-        counts = np.array([_outputs(objective, example, outputs) for example in examples])
+        outputs = objective.of_rows(outputs, examples)
+        counts = np.array([said_of_row(objective, *row) for row in zip(examples, outputs)])
         return Scores(rows, outputs, counts, labels)
     ends = np.cumsum([example.states for example in examples])
     owner = np.searchsorted(ends, index, side="right")
@@ -163,9 +167,11 @@ def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, 
     return Scores(rows, sums.astype(np.float64), np.bincount(owner, minlength=len(rows)), labels)
 
 
-def _outputs(objective: Objective, example: Example, outputs: np.ndarray) -> int:
-    """How many scores of a row mean something."""
-    return len(example.sequences) if objective.measure in ("choices", "spans") else outputs.shape[1]
+def said_of_row(objective: Objective, example: Example, scores: np.ndarray) -> int:
+    """How many of a row's scores mean something; of spans, how many windows it has."""
+    if objective.measure == "tags":
+        return SAID * len(objective.targets(example).index)
+    return len(example.sequences) if objective.measure in ("choices", "spans") else len(scores)
 
 
 def _join(parts: list[Scores]) -> Scores:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from gradus.core.errors import UserError
+from gradus.core.scripts import without_spaces
 from gradus.evaluation.metrics import classification_metrics, language_metrics, number_metrics
-from gradus.evaluation.scripts import without_spaces
 from gradus.evaluation.spans import span_metrics
 
 WORDS = r"['’]?\w+(?:['’]\w+)*|[^\w\s]"

@@ -21,6 +21,9 @@ LARGER_IS_BETTER: dict[str, bool] = {
     "rouge_2": True,
     "bleu": True,
     "f1": True,
+    "precision": True,
+    "recall": True,
+    "strict_f1": True,
     "macro_f1": True,
     "matthews": True,
     "pearson": True,
@@ -38,11 +41,13 @@ METRICS: dict[str, set[str]] = {
     "number": {"pearson", "spearman", "loss"},
     "choices": {"accuracy", "loss"},
     "spans": {"exact_match", "f1", "loss"},
+    "tags": {"accuracy", "precision", "recall", "f1", "strict_f1", "loss"},
 }
 """What an objective's predictions are (`Objective.measure`) -> the metrics they have."""
 
 MAIN_METRIC = {
     "tokens": "loss", "classes": "accuracy", "number": "pearson", "choices": "accuracy", "spans": "f1",
+    "tags": "f1",
 }  # fmt: skip
 """The metric that speaks for a stage unless its `stop` names another."""
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from gradus.core.libraries import versions
-from gradus.evaluation.scripts import unspaced
+from gradus.core.scripts import unspaced
 from gradus.tokenizers.words import is_chinese
 
 TextMetric = Literal["rouge", "bleu"]

@@ -10,11 +10,12 @@ section 3 and appendix A.2, and the code released with it. Which of their classe
 | classes or a number | `BertForSequenceClassification` |
 | choices | `BertForMultipleChoice` |
 | spans | `BertForQuestionAnswering` |
+| tags | `BertForTokenClassification` |
 
 A folder loses nothing: the pooler of a model that masked_lm alone has taught and the output transform beside
 a classifier are written, too; the class that has no place for them leaves them out and says so. On a folder
 of theirs without a pooler (`BertForMaskedLM` saves none) heads bring that layer along (`dense_head`), and it
-is written as the pooler. The head of spans reads the states as they are. Tagging is not read yet.
+is written as the pooler. The heads of spans and of tags read the states as they are.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ TABLE = Table(
         "number": {"dense": POOLER, "score": "classifier"},
         "choices": {"dense": POOLER, "score": "classifier"},
         "spans": SPANS,
+        "tags": {"score": "classifier"},
         "next": {"dense": POOLER, "score": "cls.seq_relationship"},
     },
     copies={"output_bias": ("cls.predictions.decoder.bias",)},
@@ -146,6 +148,7 @@ CLASSES: dict[Task | None, tuple[str, str]] = {
     "number": ("BertForSequenceClassification",) * 2,
     "choices": ("BertForMultipleChoice",) * 2,
     "spans": ("BertForQuestionAnswering",) * 2,
+    "tags": ("BertForTokenClassification",) * 2,
 }
 """Their class for a head, with an output transform and without."""
 

@@ -23,7 +23,7 @@ from gradus.core.model import ModelConfig
 from gradus.core.storage import write_json
 from gradus.families import FAMILIES, Family, Task
 from gradus.families.files import WEIGHTS, check_manifest, object_at, object_of, pieces_of
-from gradus.families.heads import NEXT
+from gradus.families.heads import LABELLED, NEXT
 from gradus.families.stored import Stored, by, check_shape, locate, read, shapes
 
 CARD, CONFIG = "gradus.json", "config.json"
@@ -34,6 +34,7 @@ FOREIGN_HEADS: dict[Task, str] = {
     "number": "regression",
     "choices": "multiple_choice",
     "spans": "question_answering",
+    "tags": "token_classification",
     "next": "next_sentence",
 }
 """What the head is called in a folder that Gradus did not write."""
@@ -110,7 +111,7 @@ def _form(
     """config.json and the tensors as they are named in the file: Hugging Face's where they can be."""
     heads = sorted({name.split(".")[1] for name in tensors if name.startswith("heads.")})
     task = (task or "classes") if heads else None
-    if task == "classes" and labels is None:
+    if task in LABELLED and labels is None:
         labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
     family = FAMILIES[config.family]
     bias = any(name.endswith(".score.bias") for name in tensors)
@@ -157,7 +158,7 @@ def read_folder(path: Path) -> ModelFolder:
         _check_vocabulary(config, path / CONFIG)
         task = family.task_of(content, found, path / CONFIG)
         stored, dropped = locate(family.TABLE, present, config, task, _head_name(card, task), path)
-    labels = labels if task == "classes" else list(NEXT) if task == "next" else None
+    labels = labels if task in LABELLED else list(NEXT) if task == "next" else None
     _check_stored(stored, config, task, labels, path)
     return ModelFolder(path, config, labels, card, stored, dropped, task)
 
@@ -197,7 +198,8 @@ def _check_head(name: str, place: Stored, width: int, task: Task | None, labels:
     part = re.fullmatch(r"heads\.[^.]+\.(score|dense)\.(weight|bias)", name)
     if part is None:
         raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
-    rows = {"classes": place.shape[0], "next": len(NEXT), "spans": 2}.get(task or "classes", 1)
+    fixed: dict[Task | None, int] = {"number": 1, "choices": 1, "spans": 2, "next": len(NEXT)}
+    rows = fixed.get(task, place.shape[0])
     rows = width if part[1] == "dense" else rows
     if part[1] == "score" and labels is not None and rows != len(labels):
         problem = f"the head has {rows} rows for {len(labels)} labels"
@@ -209,10 +211,10 @@ def _check_head(name: str, place: Stored, width: int, task: Task | None, labels:
 
 
 def _check_bias(stored: Mapping[str, Stored], task: Task | None) -> None:
-    """The linear layer of choices and of spans has a bias, here as in Hugging Face's classes."""
+    """The linear layer of choices, of spans and of tags has a bias, here as in Hugging Face's classes."""
     weight = next((name for name in stored if name.endswith(".score.weight")), None)
     if (
-        task in ("choices", "spans")
+        task in ("choices", "spans", "tags")
         and weight is not None
         and f"{weight.removesuffix('weight')}bias" not in stored
     ):

@@ -56,7 +56,7 @@ TABLE = Table(
         "final_norm": "ln_f",
     },
     outside={"unembedding": "lm_head"},
-    heads={**HEADS, "spans": SPANS},
+    heads={**HEADS, "spans": SPANS, "tags": {"score": "classifier"}},
     no_weights=(r"h\.\d+\.attn\.(masked_)?bias",),
 )
 
@@ -91,6 +91,7 @@ CLASSES: dict[Task | None, str] = {
     "number": "GPT2ForSequenceClassification",
     "choices": "GPT2DoubleHeadsModel",
     "spans": "GPT2ForQuestionAnswering",
+    "tags": "GPT2ForTokenClassification",
 }
 
 

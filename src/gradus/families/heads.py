@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from gradus.core.errors import UserError
 
-Task = Literal["classes", "number", "choices", "spans", "next"]
-"""The class of a row, its number, which of its answers is right, or where in its context the answer stands:
-`objectives.Measure` but for tokens. And `next`, BERT's own: whether the second of two texts follows the
-first."""
+Task = Literal["classes", "number", "choices", "spans", "tags", "next"]
+"""The class of a row, its number, which of its answers is right, where in its context the answer stands, or
+the tags of its words: `objectives.Measure` but for tokens. And `next`, BERT's own: whether the second of two
+texts follows the first."""
+
+LABELLED = ("classes", "tags")
+"""The tasks whose answers have names."""
 
 NEXT = ("next", "other")
 """The classes of `next`, in the order of BERT's release."""
@@ -64,12 +67,13 @@ def own_output(content: Mapping[str, Any], shapes: Shapes, name: str) -> dict[st
 
 
 def row_labels(task: Task | None, labels: Sequence[str] | None) -> dict[str, Any]:
-    """What config.json says of a sequence classifier's answers; nothing of other heads. `labels` in order."""
-    if task not in ("classes", "number"):
+    """What config.json says of a classifier's answers, `labels` in order; nothing of other heads."""
+    if task not in (*LABELLED, "number"):
         return {}
     names = ["LABEL_0"] if task == "number" else labels or ()
+    kinds = {"number": "regression", "classes": "single_label_classification"}
     return {
-        "problem_type": "regression" if task == "number" else "single_label_classification",
+        **({"problem_type": kinds[task]} if task in kinds else {}),
         "id2label": {str(index): label for index, label in enumerate(names)},
         "label2id": {label: index for index, label in enumerate(names)},
     }
@@ -77,13 +81,15 @@ def row_labels(task: Task | None, labels: Sequence[str] | None) -> dict[str, Any
 
 def generative_task(content: Mapping[str, Any], shapes: Shapes, prefix: str, file: Path) -> Task | None:
     """What the head of a decoder answers: `score` a row's class or number, `multiple_choice_head.summary`
-    choices, `qa_outputs` spans; None where there is none of them.
+    choices, `qa_outputs` spans, and what config.json says tags; None where there is none of them.
 
     Raises UserError as `row_answer` does, and for a summary that is no linear layer on the last token.
     """
     outputs = {name.removeprefix(prefix): shape[0] for name, shape in shapes.items() if shape}
     if "qa_outputs.weight" in outputs:
         return "spans"
+    if _tells_tags(content):
+        return "tags"
     if "multiple_choice_head.summary.weight" in outputs:
         for key, usual in SUMMARY.items():
             given = content.get(key, usual)
@@ -114,15 +120,22 @@ def encoder_task(
     (the same unless given) the one logit of an answer, `qa_outputs` spans. None where there is none of them.
 
     Their classes for choices and for tags have tensors of the same names, so config.json tells these apart.
-    Raises UserError for tags and as `row_answer` does.
+    Raises UserError as `row_answer` does.
     """
     if "qa_outputs.weight" in shapes:
         return "spans"
-    named = content.get("architectures")
-    kind = str(named[0]) if isinstance(named, list) and named else ""
-    if kind.endswith("ForTokenClassification"):
-        hint = "classes, numbers, choices and spans of rows are"
-        raise UserError("this head is not supported", file=file, field="architectures", text=kind, hint=hint)
-    if (choices or score) in shapes and kind.endswith("ForMultipleChoice"):
+    if _tells_tags(content):
+        return "tags"
+    if (choices or score) in shapes and _kind(content).endswith("ForMultipleChoice"):
         return "choices"
     return row_answer(content, shapes[score][0], file) if score in shapes else None
+
+
+def _kind(content: Mapping[str, Any]) -> str:
+    """The class of theirs that config.json names; "" where it names none."""
+    named = content.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
+
+
+def _tells_tags(content: Mapping[str, Any]) -> bool:
+    return _kind(content).endswith("ForTokenClassification")

@@ -67,6 +67,7 @@ TABLE = Table(
         "classes": {"score.weight": "score.weight"},
         "number": {"score.weight": "score.weight"},
         "spans": SPANS,
+        "tags": {"score": "score"},
     },
     no_weights=(r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
 )
@@ -108,6 +109,7 @@ CLASSES: dict[Task | None, str] = {
     "classes": "LlamaForSequenceClassification",
     "number": "LlamaForSequenceClassification",
     "spans": "LlamaForQuestionAnswering",
+    "tags": "LlamaForTokenClassification",
 }
 
 

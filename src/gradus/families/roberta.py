@@ -2,11 +2,11 @@
 
 Liu et al. 2019, "RoBERTa: A Robustly Optimized BERT Pretraining Approach", and fairseq's code: BERT's layers
 without segments and next sentences. It is written as `RobertaForMaskedLM` (`RobertaModel` without an output
-transform), `RobertaForSequenceClassification`, `RobertaForMultipleChoice` or `RobertaForQuestionAnswering`.
-Their table of segments has one row. Positions are counted from the padding's id + 1 on (`position_offset`: 2
-as released), so the table has that many rows more than the context. Heads, but for that of spans, have a
-layer of their own; that of choices is called pooler, which RoBERTa has in no other class: elsewhere nothing
-has taught it, and it is left out and told.
+transform), `RobertaForSequenceClassification`, `RobertaForMultipleChoice`, `RobertaForQuestionAnswering` or
+`RobertaForTokenClassification`. Their table of segments has one row. Positions are counted from the padding's
+id + 1 on (`position_offset`: 2 as released), so the table has that many rows more than the context. Heads,
+but for those of spans and tags, have a layer of their own; that of choices is called pooler, which no other
+class has: elsewhere nothing has taught it, and it is left out and told.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ TABLE = Table(
         "number": CLASSIFIER,
         "choices": {"dense": POOLER, "score": "classifier"},
         "spans": SPANS,
+        "tags": {"score": "classifier"},
     },
     copies={"output_bias": ("lm_head.decoder.bias",)},
     no_weights=(r"embeddings\.position_ids", r"pooler\.dense\.(weight|bias)"),
@@ -93,6 +94,7 @@ CLASSES: dict[Task | None, tuple[str, str]] = {
     "number": ("RobertaForSequenceClassification",) * 2,
     "choices": ("RobertaForMultipleChoice",) * 2,
     "spans": ("RobertaForQuestionAnswering",) * 2,
+    "tags": ("RobertaForTokenClassification",) * 2,
 }
 """Their class for a head, with an output transform and without."""
 

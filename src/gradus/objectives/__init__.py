@@ -28,6 +28,7 @@ from gradus.objectives.regression import RegressionConfig
 from gradus.objectives.sentence_pairs import NextSentenceConfig, SentenceOrderConfig
 from gradus.objectives.seq2seq import Seq2SeqConfig
 from gradus.objectives.span_corruption import SpanCorruptionConfig
+from gradus.objectives.token_classification import TokenClassificationConfig
 
 ObjectiveConfig = Annotated[
     CausalLMConfig
@@ -39,6 +40,7 @@ ObjectiveConfig = Annotated[
     | RegressionConfig
     | MultipleChoiceConfig
     | QuestionAnsweringConfig
+    | TokenClassificationConfig
     | MaskedLMConfig
     | NextSentenceConfig
     | SentenceOrderConfig,
@@ -82,6 +84,7 @@ __all__ = [
     "SentenceOrderConfig",
     "SpanCorruptionConfig",
     "Task",
+    "TokenClassificationConfig",
     "Vocabulary",
     "main_place",
     "reads_row_label",

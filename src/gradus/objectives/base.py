@@ -25,9 +25,9 @@ from gradus.core.words import WordEdges
 from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
-Measure = Literal["tokens", "classes", "number", "choices", "spans"]
+Measure = Literal["tokens", "classes", "number", "choices", "spans", "tags"]
 """What an objective predicts: tokens of a text, the class of a row, its number, which of its answers is
-right, or where in its context the answer stands."""
+right, where in its context the answer stands, or the tags of its words."""
 
 EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
 """All arrangements."""
@@ -185,10 +185,11 @@ class Objective(ABC):
     ) -> Tensor:
         """One line a target, float32: nats [M] for tokens (where it `names_tokens` [M, 2], with whether the
         token is the likeliest), logits [M, K] for classes, numbers [M, 1], and for choices the logits [M, K]
-        of the K answers that the row with most of them has, -inf beyond; spans: `QuestionAnswering`."""
+        of the K answers that the row with most of them has, -inf beyond; spans and tags: see
+        `QuestionAnswering` and `TokenClassification`."""
 
-    def of_rows(self, predicted: np.ndarray, sequences: Sequence[int]) -> np.ndarray:
-        """A line a row, of the lines of `predict` for rows with so many `sequences` each."""
+    def of_rows(self, predicted: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
+        """A line a row, of the lines of `predict` for these rows."""
         return predicted
 
 

@@ -110,11 +110,11 @@ class QuestionAnswering(Objective):
         ]  # fmt: skip
         return torch.stack([column.float() for column in found], 1)
 
-    def of_rows(self, predicted: np.ndarray, sequences: Sequence[int]) -> np.ndarray:
+    def of_rows(self, predicted: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
         """Of every row [R, 7] the best window's answer; the least score of no answer, the summed loss of its
         windows, and the number of the best one."""
         lines = []
-        for own in np.split(predicted, np.cumsum(sequences)[:-1]):
+        for own in np.split(predicted, np.cumsum([len(row.sequences) for row in examples])[:-1]):
             best = own[:, 0].argmax()
             lines.append([*own[best, :4], own[:, 4].min(), own[:, 5].sum(), best])
         return np.array(lines).reshape(-1, 7)

@@ -15,6 +15,8 @@ from gradus.data.labels import LabelledRow, label_text, number_of
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.questions import Question
 from gradus.data.rows import RowsData
+from gradus.data.tagged import Tagged
+from gradus.data.word_pieces import WordEncoder
 from gradus.evaluation.evaluator import Scores
 from gradus.evaluation.floors import (
     choice_floors,
@@ -24,6 +26,7 @@ from gradus.evaluation.floors import (
 from gradus.objectives import Measure
 from gradus.pipeline.prepare import Prepared, Split
 from gradus.pipeline.spans import span_floor_metrics, span_judged, span_said
+from gradus.pipeline.tags import tag_floor_metrics, tags_judged, tags_said
 
 
 class Answer(NamedTuple):
@@ -42,10 +45,13 @@ def told(
     """{"label", "probabilities", "scores"} of a row's scores [K].
 
     Classes: the label's name, numbers by name. Choices: the answer's text and its "index", numbers in the
-    order of the answers. A number: "label" alone. Spans: see `span_said`.
+    order of the answers. A number: "label" alone. Spans and tags: see
+    `span_said` and `tags_said`.
     """
     if isinstance(encoder, QuestionEncoder):
         return span_said(encoder, row, scores)
+    if isinstance(encoder, WordEncoder):
+        return tags_said(encoder, labels, row, scores)
     if measure == "number":
         return {"label": float(scores[0])}
     if measure == "choices":
@@ -72,6 +78,9 @@ def prediction_lines(prepared: Prepared, split: Split, scores: Scores) -> list[d
         line = {"row": row.index, "file": row.file, "line": row.line, "text": encoder.format.shown(row)}
         if isinstance(encoder, QuestionEncoder):
             lines.append(line | span_judged(encoder, row, answer))
+            continue
+        if isinstance(encoder, WordEncoder):
+            lines.append(line | tags_judged(encoder, row, answer))
             continue
         truth = scores.labels[place]
         if measure == "number":
@@ -103,6 +112,8 @@ def row_floors(prepared: Prepared) -> dict[str, dict[str, dict[str, float]]]:
         }  # fmt: skip
     if isinstance(form, Question):
         return {name: span_floor_metrics(form, split.rows) for name, split in others.items()}
+    if isinstance(form, Tagged):
+        return {name: tag_floor_metrics(form, train.rows, split.rows) for name, split in others.items()}
     if measure == "choices":
         assert isinstance(form, MultipleChoice)
         right = [form.right(row) for row in train.rows]

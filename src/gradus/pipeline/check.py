@@ -16,6 +16,7 @@ from gradus.core.errors import counted
 from gradus.data.labels import Spans, label_text
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.rows import RowsData
+from gradus.data.tagged import Tags
 from gradus.distributed.precision import resolve
 from gradus.distributed.world import choose_device
 from gradus.evaluation.shots import shots_said
@@ -159,6 +160,8 @@ def _notes(prepared: Prepared) -> list[str]:
             )
         if isinstance(prepared.answers, Spans):
             notes.append(f"{name}: {split}: {_in_windows(prepared, counts)}")
+        if isinstance(prepared.answers, Tags):
+            notes.append(f"{name}: {split}: {_tagged(counts)}")
         if short := counts.get("short_rows"):
             notes.append(
                 f"{name}: {split}: {counted(short, 'window')} too short for the objective: nothing is taken "
@@ -175,7 +178,7 @@ def _notes(prepared: Prepared) -> list[str]:
         labels = counts.get("labels", {})
         if missing := [label for label, count in labels.items() if not count]:
             notes.append(f"{name}: {split} has no row labelled {', '.join(missing)}")
-    if prepared.labels is not None:
+    if prepared.labels is not None and not isinstance(prepared.labels, Tags):
         notes += [f"{name}: {note}" for note in _odd_labels(prepared)]
     if (train := prepared.splits["train"]).parts:
         notes.append(f"{name}: {_mixed(train)}")
@@ -198,6 +201,16 @@ def _in_windows(prepared: Prepared, counts: Mapping[str, Any]) -> str:
         f"{counted(counts['rows'], 'question')} in {counted(counts['windows'], 'window')} of at most "
         f"{prepared.model.context} tokens{shared}; a question keeps {prepared.encoder.most}"
     )
+
+
+def _tagged(counts: Mapping[str, Any]) -> str:
+    """What rows of words hold."""
+    words, lost = counted(counts["words"], "word"), counts["lost_words"]
+    told = f"{words}, {lost:,} of them beyond the context or without a token: lost" if lost else words
+    if "entities" in counts:
+        types = ", ".join(f"{kind or 'of no type'} {number:,}" for kind, number in counts["entities"].items())
+        told += f"; entities: {types or 'none'}"
+    return told
 
 
 def _inexpressible(prepared: Prepared) -> str | None:

@@ -20,6 +20,7 @@ from gradus.data.shards import token_store
 from gradus.data.sources import Rows, Source
 from gradus.data.split import SPLITS, TRAIN
 from gradus.data.text import TextData, text_splits
+from gradus.data.word_pieces import WordEncoder
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import Scores, score, summarise_all
 from gradus.evaluation.metrics import language_metrics
@@ -97,6 +98,9 @@ def _evaluate_rows(
     counts = {"rows": len(rows), "truncated_rows": len(cuts), "truncated_tokens": sum(cuts)}
     left_out = {"skipped_rows": len(found.skipped), "dropped_rows": len(raw) - len(kept)}
     counts |= {why: number for why, number in left_out.items() if number}
+    if isinstance(encoder, WordEncoder):
+        words = encoder.counts(rows, examples)
+        counts |= {name: words[name] for name in ("words", "lost_words") if name in words}
     asked, opened = model.reading.metrics, model.opened
     libraries_of(asked, file=str(opened.folder.path / CARD), field="metrics")
     metrics, judged = _metrics(model, source, None)

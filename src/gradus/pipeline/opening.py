@@ -42,6 +42,7 @@ from gradus.objectives import (
     QuestionAnsweringConfig,
     RegressionConfig,
     Task,
+    TokenClassificationConfig,
     window_of,
 )
 from gradus.pipeline.estimate import budget_tokens
@@ -116,7 +117,7 @@ class Reading(Config):
         if known != "lines":
             changes["pattern"] = None
         if known not in ("tsv", "csv"):
-            changes |= {"columns": None, "header": None, "quotes": None}
+            changes |= {"header": None, "quotes": None} | ({} if known == "conll" else {"columns": None})
         into_whole = known == "jsonl" and not (self.reader.rows or "*").startswith("*")
         if (
             known not in ("jsonl", "json", "parquet") or into_whole
@@ -290,6 +291,8 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
     if len(names) != classes:
         problem = f"the stage names {len(names)} labels, the model has {classes} classes"
         raise UserError(problem, file=found.path, text=", ".join(names))
+    if found.task == "tags":
+        return [TokenClassificationConfig()], name, names
     return [ClassificationConfig(bias=bias)], name, names
 
 

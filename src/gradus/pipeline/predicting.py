@@ -40,8 +40,9 @@ def predict_file(
     with told_as_options(str(input), options, reader), _lines(output) as write:
         for answer in model.answers(stream_rows(options, input, absent)):
             place = {"row": answer.row.index, "file": answer.row.file, "line": answer.row.line}
-            mark = {} if len(answer.scores) < 2 else {"score": float(answer.scores.max())}
-            write(json.dumps({**place, **mark, **model.told(answer)}, ensure_ascii=False))
+            said = model.told(answer)
+            mark = {"score": float(answer.scores.max())} if "label" in said and len(answer.scores) > 1 else {}
+            write(json.dumps({**place, **mark, **said}, ensure_ascii=False))
             counts["rows"] += 1
             counts["truncated_rows"] += bool(answer.truncated)
             counts["truncated_tokens"] += answer.truncated

@@ -22,8 +22,10 @@ from gradus.data.mixture import Mixture
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.rows import RowsData, RowSource
 from gradus.data.sources import Rows, Source
+from gradus.data.tagged import Tagged, Tags
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
+from gradus.data.word_pieces import WordEncoder
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.texts import NUMBERS, libraries_of
 from gradus.evaluation.zero_shot import Probe
@@ -334,12 +336,14 @@ def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
     if data.format.label is None:
         raise UserError(
             "the objective needs to know the column with the label",
-            field=f"stages.{node.name}.data.format.label",
-            hint="add `label: COLUMN`",
+            field=f"stages.{node.name}.data.format.{data.format.label_key}",
+            hint=f"add `{data.format.label_key}: COLUMN`",
         )
     if measure in ("choices", "spans"):
         return Choices() if measure == "choices" else Spans()
     rows = material.rows(data)["train"].rows
+    if isinstance(data.format, Tagged):
+        return Tags.of_rows(rows, data.format, data.labels)
     if measure == "number":
         return Numbers.of(rows, data.format.label)
     return Labels.of(rows, data.format.label, data.labels)
@@ -356,7 +360,9 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
     counts |= {f"{why}_rows": rows for why, rows in left_out.items() if rows}
     if isinstance(encoder, QuestionEncoder):
         counts["windows"] = sum(len(example.sequences) for example in examples)
-    if isinstance(encoder.answers, Labels):
+    if isinstance(encoder, WordEncoder):
+        counts |= encoder.counts(source.rows, examples)
+    elif isinstance(encoder.answers, Labels):
         names = encoder.answers.names
         found = np.bincount([int(example.label or 0) for example in examples], minlength=len(names))
         counts["labels"] = dict(zip(names, found.tolist()))
@@ -376,6 +382,8 @@ def _check_metric(prepared: Prepared) -> None:
         return
     main = prepared.objectives[prepared.main]
     legal = METRICS[main.measure] | ({"accuracy"} if main.names_tokens else set())
+    if stage.marks_nothing:
+        legal = {"accuracy", "loss"}
     if not stage.every_token:  # it is not known how many bytes were scored
         legal = legal - {"bits_per_byte"}
     if stage.says_answers:

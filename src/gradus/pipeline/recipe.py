@@ -16,6 +16,7 @@ from gradus.core.model import FURTHER_DROPOUTS, ModelConfig
 from gradus.data.formats import TextToText
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
+from gradus.data.tagged import Tagged
 from gradus.data.text import TextData
 from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
@@ -34,6 +35,12 @@ from gradus.training.transfer import Transferred
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 SCRATCH = "scratch"
+OWN_FORMATS = {
+    "multiple_choice": ("multiple_choice",),
+    "question_answering": ("question",),
+    "token_classification": ("words", "entities"),
+}
+"""Objectives whose rows have formats that no other objective with a label reads."""
 
 
 def _expand(model: object) -> object:
@@ -228,12 +235,13 @@ class Stage(Config):
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
         self._answers_fit(tasks)
         form = self.data.format.kind
-        for own, objective in (("multiple_choice", "multiple_choice"), ("question", "question_answering")):
-            if tasks and (form == own) != (objective in tasks):
-                hint = f"rows of {own} have the objective {objective}, all others another"
+        for objective, own in OWN_FORMATS.items():
+            if tasks and (form in own) != (objective in tasks):
+                hint = f"rows of {' and '.join(own)} have the objective {objective}, all others another"
                 raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
         for key in ("labels", "weights"):
-            if getattr(self.data, key) is not None and "classification" not in tasks:
+            fits = "classification" in tasks or (key == "labels" and "token_classification" in tasks)
+            if getattr(self.data, key) is not None and not fits:
                 raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")
 
     def _answers_fit(self, tasks: Sequence[str]) -> None:
@@ -282,6 +290,8 @@ class Stage(Config):
             return NUMBERS[self.text_metrics[0]][0]
         if self.says_answers and self.told_answers:
             return "accuracy"
+        if self.marks_nothing:
+            return "accuracy"
         return "bits_per_byte" if self.every_token else MAIN_METRIC[self.measure]
 
     @property
@@ -298,6 +308,12 @@ class Stage(Config):
     def every_token(self) -> bool:
         """Whether the objective it is judged by predicts every token of a text once."""
         return self.reads == "text" and self.objectives[main_place(self.objectives)].every_token
+
+    @property
+    def marks_nothing(self) -> bool:
+        """Whether it says tags that mark no entities."""
+        form = self.data.format if isinstance(self.data, RowsData) else None
+        return isinstance(form, Tagged) and self.measure == "tags" and form.scheme == "none"
 
     @property
     def told_answers(self) -> dict[str, str] | None:

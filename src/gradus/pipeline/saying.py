@@ -16,7 +16,9 @@ from gradus.data.encoding import RowEncoder
 from gradus.data.labels import LabelledRow
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.readers import Row
+from gradus.data.tagged import Tags
 from gradus.data.text_to_text import TextToTextEncoder
+from gradus.data.word_pieces import WordEncoder
 from gradus.distributed.world import World
 from gradus.evaluation.answering import answer_nats, greedy_matches
 from gradus.evaluation.evaluator import Scores
@@ -28,6 +30,7 @@ from gradus.objectives import Objective
 from gradus.pipeline.answers import Answer
 from gradus.pipeline.opening import never_said
 from gradus.pipeline.spans import span_answer_metrics
+from gradus.pipeline.tags import tag_answer_metrics
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 
@@ -47,13 +50,15 @@ def answer_metrics(
     budget: int,
     asked: Sequence[TextMetric] = (),
 ) -> dict[str, float]:
-    """For a model whose answers are texts: `exact_match` and `f1` of those that it finds in a context; of one
-    that says them `exact_match`, the share of rows whose answer greedy decoding says, and, where classes have
-    words, `accuracy`, the share whose right word is the likeliest of them, else what is `asked` of the texts
-    that greedy decoding says. No metrics for others. `scores` are those of the objective that it is judged
-    by. The learner must be in evaluation mode."""
+    """For a model that tags words what `tag_metrics` counts; for one that finds answers in a context
+    `exact_match` and `f1`; for one that says them `exact_match`, the share of rows whose answer greedy
+    decoding says, and, where classes have words, `accuracy`, the share whose right word is the likeliest of
+    them, else what is `asked` of the texts that greedy decoding says. No metrics for others. `scores` are
+    those of the objective that it is judged by. The learner must be in evaluation mode."""
     if isinstance(encoder, QuestionEncoder) and encoder.answers is not None:
         return span_answer_metrics(encoder, rows, scores.values)
+    if isinstance(encoder, WordEncoder) and isinstance(encoder.answers, Tags):
+        return tag_answer_metrics(encoder, encoder.answers.names, rows, scores.values)
     says = _taught(learner)
     if not isinstance(encoder, TextToTextEncoder) or says is None:
         return {}

@@ -23,14 +23,15 @@ from gradus.core.example import Example, collate
 from gradus.core.storage import from_home
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
-from gradus.data.formats import Single, TextToText
+from gradus.data.formats import TextToText
 from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.readers import Row, renamed
 from gradus.data.sources import HeldTokens, Rows, Windows
+from gradus.data.tagged import Tags
 from gradus.data.text_to_text import row_encoder
 from gradus.distributed.precision import Precision
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import score
+from gradus.evaluation.evaluator import said_of_row, score
 from gradus.objectives import Objective, reads_row_label
 from gradus.pipeline.answers import Answer, told
 from gradus.pipeline.evaluating import evaluate_file
@@ -100,8 +101,9 @@ class Model:
         a model of numbers the label is one and stands alone; for multiple choice it is the answer's text,
         "index" its place, and probabilities and scores are lists in the order of the row's answers. A model
         that answers in words gives the class of the likeliest one, or {"text", "truncated"} where its format
-        names none; one that finds answers in a context gives what `span_said` says. A row is a mapping with
-        the columns of the model's format, or its text where the format is `single`. Rows are drawn as they
+        names none; one that finds answers in a context gives what `span_said` says, one that tags words what
+        `tags_said` says. A row is a mapping with
+        the columns of the model's format, or its text where one is all it has. Rows are drawn as they
         are needed, so there may be any number of them. Raises UserError for a language model, a folder that
         does not say how rows are read, and a row without a column that is wanted.
         """
@@ -127,9 +129,8 @@ class Model:
             with torch.inference_mode():
                 batch = alone.prepare(examples).to(self.opened.device)
                 found = alone.predict(batch)[0].double().numpy()
-            found = self.task.of_rows(found, [len(example.sequences) for example in examples])
-            for example, scores in zip(examples, found):
-                own = len(example.sequences) if self.task.measure == "choices" else len(scores)
+            for example, scores in zip(examples, self.task.of_rows(found, examples)):
+                own = len(scores) if self.task.measure == "spans" else said_of_row(self.task, example, scores)
                 yield Answer(next(named), _finite(scores[:own]), example.truncated)
 
     def score(self, texts: Sequence[str]) -> list[tuple[float, int]]:
@@ -157,7 +158,8 @@ class Model:
 
     def logits(self, sequences: Sequence[Sequence[int] | tokenizers.Encoding]) -> list[np.ndarray]:
         """One float32 array for each list of token ids, or encoding of `tokenizer`: [T, V], or [K] where the
-        model has a task's head, [T, 2] where that finds where an answer begins and ends.
+        model has a task's head, [T, 2] where that finds where an answer begins and ends, [T, K] where it tags
+        words.
 
         K is the number of classes, 1 for a number or a choice; they are scored at the last token, by an
         encoder at the first. The ids are taken as they are (`tokenizer` puts a row's special tokens around
@@ -182,7 +184,7 @@ class Model:
                 source = batch.source if batch.decoded is None else batch.decoded
                 if self.task is not None and self.task.head_name is not None:
                     head = learner.heads[self.task.head_name]
-                    if self.task.measure == "spans":
+                    if self.task.measure in ("spans", "tags"):
                         ends = source.offsets
                         found += np.split(head(states[: ends[-1]]).float().cpu().numpy(), ends[1:-1])
                         continue
@@ -282,7 +284,7 @@ class Model:
         measure = self.task.measure if self.task else "tokens"
         answers: Answers | None = {
             "tokens": None, "classes": Labels(self.labels), "number": Numbers(-math.inf, math.inf),
-            "choices": Choices(), "spans": Spans(),
+            "choices": Choices(), "spans": Spans(), "tags": Tags(self.labels),
         }[measure]  # fmt: skip
         model = self.opened.folder.config
         return row_encoder(self.reading.format, self.tokens, model, answers, self.reading.long)
@@ -291,10 +293,10 @@ class Model:
         """A row as the readers would give it: every value as text, null as a missing column."""
         form = self.row_encoder.format
         if isinstance(row, str):
-            if not isinstance(form, Single):
+            if len(form.fields) != 1 or isinstance(form, TextToText):
                 hint = f"its columns are {', '.join(form.fields)}"
                 raise UserError("a row of this model is no single text", text=row, hint=hint)
-            row = {form.text: row}
+            row = {form.fields[0]: row}
         elif not isinstance(row, Mapping):
             raise UserError("a row is a mapping of columns or a text", field=f"row {index}", text=row)
         texts = {

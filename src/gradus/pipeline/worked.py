@@ -17,6 +17,7 @@ import numpy as np
 from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
 from gradus.core.model import Arrangement, ModelConfig
+from gradus.core.scripts import without_spaces
 from gradus.core.sentences import SentenceEnds
 from gradus.core.words import WordEdges
 from gradus.data.formats import TextToText
@@ -26,8 +27,9 @@ from gradus.data.pairs import PairWindows
 from gradus.data.questions import Question
 from gradus.data.readers import Row
 from gradus.data.sources import HeldTokens
+from gradus.data.tagged import Entities, Tags
+from gradus.data.tagged import Words as WordsFormat
 from gradus.data.text_to_text import row_encoder
-from gradus.evaluation.scripts import without_spaces
 from gradus.objectives import (
     CausalLMConfig,
     DenoisingConfig,
@@ -41,6 +43,7 @@ from gradus.objectives import (
     Seq2SeqConfig,
     SpanCorruptionConfig,
     Task,
+    TokenClassificationConfig,
 )
 
 QUESTION = Question(question="question", context="context", answers="answer", stride=2)
@@ -90,7 +93,8 @@ class Words:
         found = []
         for text, ids in zip(texts, self.encode(texts)):
             sizes = np.array([len(self.names[number]) for number in ids])
-            ends = np.cumsum(sizes + (" " in text)) - (" " in text)
+            spaces = " " in text.strip()
+            ends = np.cumsum(sizes + spaces) - spaces + len(text) - len(text.lstrip())
             found.append((ids, np.stack([ends - sizes, ends], 1)))
         return found
 
@@ -179,6 +183,21 @@ def of_question(
     return "\n\n".join(blocks)
 
 
+def of_words(arrangement: Arrangement, form: WordsFormat | Entities, fields: dict[str, str]) -> str:
+    """A row of words, and what is to be said of each."""
+    words, model = Words(), ModelConfig(arrangement=arrangement, segments=2, vocab_size=1000)
+    made, config = Row(0, fields, "rows", 1), TokenClassificationConfig()
+    tags = Tags.of_rows([made], form, None)
+    (row,) = row_encoder(form, words, model, tags, "error").encode([made])
+    targets = config.build(Task(model, "worked", tags.names, vocabulary=words)).targets(row)
+    said = np.full(row.tokens, NOTHING, object)
+    said[targets.index] = [tags.names[tag] for tag in targets.value[:, 1]]
+    cells = "\n".join(f"{name}: {value}" for name, value in fields.items())
+    (read,) = row.sequences
+    shown = table(["reads", "says"], [[words.names[token] for token in read], said.tolist()])
+    return f"{line_of(config)}\n{cells}\n\n{shown}"
+
+
 def line_of(config: ObjectiveConfig) -> str:
     """The objective as a recipe names it."""
     named = {"kind": config.kind} | config.model_dump(mode="json", exclude_defaults=True)
@@ -259,6 +278,13 @@ WORKED: dict[str, Callable[[], str]] = {
         "answer": "until it was dark"}),
     "question_answering, Chinese": lambda: of_question("decoder", 20, {
         "question": "七国并入何国？", "context": CHINESE[17:], "answer": "秦"}),
+    "token_classification": lambda: of_words("encoder", WordsFormat(words="words", tags="tags"), {
+        "words": "EU rejects German call to boycott British lamb .",
+        "tags": "B-ORG O B-MISC O O O B-MISC O O"}),
+    "token_classification, Chinese": lambda: of_words(
+        "decoder", Entities(text="text", spans="spans", scheme="bmes"), {
+        "text": CHINESE[17:],
+        "spans": '[{"start": 2, "end": 4, "type": "GPE"}, {"start": 10, "end": 11, "type": "GPE"}]'}),
     "seq2seq, decoder": lambda: of_row(Seq2SeqConfig(), "decoder", TO_WORDS, SENTENCE),
 }  # fmt: skip
 """What is printed, by the name in the document's comment."""

@@ -95,7 +95,7 @@ class Tokenizer:
         token stands in it. Raises UserError as `encode`, and for words that are found by ftfy and spaCy."""
         if self.pre_tokenization is not None:
             problem = "its words are not those of the text, so that no token has a place there"
-            hint = "an answer is cut out of its context: pre_tokenization: simple, or another tokenizer"
+            hint = "answers and tags have places in a text: pre_tokenization: simple, or another tokenizer"
             raise UserError(
                 problem, field="tokenizer.pre_tokenization", text=self.pre_tokenization, hint=hint
             )
