@@ -27,9 +27,10 @@ from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.families import FAMILIES
 from gradus.pipeline.patch import parse_settings
 from gradus.pipeline.reading import RecipeFile, read_recipe
-from gradus.pipeline.recipe import Recipe, Stage
+from gradus.pipeline.recipe import Recipe
 from gradus.pipeline.schema import schema
 from gradus.pipeline.serving import Model
+from gradus.pipeline.stages import Stage
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]

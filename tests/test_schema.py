@@ -10,8 +10,9 @@ import pytest
 from user_files import recipe_of
 
 from gradus.pipeline.init import write_recipe
-from gradus.pipeline.recipe import Recipe, StageModel
+from gradus.pipeline.recipe import Recipe
 from gradus.pipeline.schema import FILE, schema, written
+from gradus.pipeline.stages import StageModel
 
 pytestmark = pytest.mark.usefixtures("alone")
 

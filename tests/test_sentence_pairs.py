@@ -17,7 +17,8 @@ from gradus.data.frame import Frame
 from gradus.data.pairs import PairWindows, cut_to, packed, shared_room
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import make_plan
-from gradus.pipeline.prepare import Prepared, prepare
+from gradus.pipeline.prepare import prepare
+from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.reading import read_recipe
 
 CLS, SEP, END = 1, 2, 3

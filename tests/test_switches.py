@@ -32,9 +32,9 @@ from gradus.optim.optimizers import AdamW
 from gradus.optim.schedules import Cosine, Linear
 from gradus.pipeline.check import check
 from gradus.pipeline.reading import read_recipe
-from gradus.pipeline.recipe import Stage
 from gradus.pipeline.run import run
 from gradus.pipeline.serving import load
+from gradus.pipeline.stages import Stage
 
 EXACT = torch.float64
 SHAPE: dict[str, Any] = {"layers": 1, "width": 16, "heads": 2, "context": 40, "vocab_size": 61}
@@ -197,7 +197,7 @@ def stage(**fields: Any) -> Stage:
 
 
 def said(part: Config) -> dict[str, Any]:
-    return part.plain()
+    return {key: value for key, value in part.plain().items() if value is not None}
 
 
 def test_the_published_pre_training() -> None:

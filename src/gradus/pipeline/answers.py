@@ -24,8 +24,9 @@ from gradus.evaluation.floors import (
     number_floors,
 )
 from gradus.objectives import Measure
-from gradus.pipeline.prepare import Prepared, Split
+from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.spans import span_floor_metrics, span_judged, span_said
+from gradus.pipeline.splits import Split
 from gradus.pipeline.tags import tag_floor_metrics, tags_judged, tags_said
 
 

@@ -28,7 +28,8 @@ from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.leaks import leakage
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node, Plan, make_plan
-from gradus.pipeline.prepare import Prepared, prepare
+from gradus.pipeline.prepare import prepare
+from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import read_recipe
 from gradus.pipeline.run import data_root, is_done, require_writable

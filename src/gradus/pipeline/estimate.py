@@ -11,7 +11,7 @@ from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
 from gradus.objectives import MaskedLMConfig, ObjectiveConfig
-from gradus.pipeline.prepare import Prepared
+from gradus.pipeline.prepared import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 """Tokens of a micro-batch at most: beyond this a matrix product is no faster."""

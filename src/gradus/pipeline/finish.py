@@ -29,7 +29,8 @@ from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
-from gradus.pipeline.prepare import Prepared, Split
+from gradus.pipeline.prepared import Prepared
+from gradus.pipeline.splits import Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner

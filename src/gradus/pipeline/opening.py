@@ -46,7 +46,7 @@ from gradus.objectives import (
     window_of,
 )
 from gradus.pipeline.estimate import budget_tokens
-from gradus.pipeline.prepare import scored_specials
+from gradus.pipeline.prepared import scored_specials
 from gradus.pipeline.recipe import Recipe
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
 from gradus.tokenizers.files import TOKENIZER

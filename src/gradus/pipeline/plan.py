@@ -19,7 +19,8 @@ from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
 from gradus.pipeline.probing import probe_digests
 from gradus.pipeline.reading import RecipeFile
-from gradus.pipeline.recipe import FromFolder, Recipe, Stage
+from gradus.pipeline.recipe import Recipe
+from gradus.pipeline.stages import FromFolder, Stage
 
 CODE_FORMAT = 2
 """Raised when the same stage would give other bits than before: finished stages are then run again."""

@@ -3,190 +3,38 @@ drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
-from gradus.core.duration import Quantity
 from gradus.core.errors import UserError, counted, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
-from gradus.data.feed import rows_of_steps, step_bounds
 from gradus.data.frame import Frame
 from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.mixture import Mixture
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.rows import RowsData, RowSource
-from gradus.data.sources import Rows, Source
+from gradus.data.sources import Rows
 from gradus.data.tagged import Tagged, Tags
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
 from gradus.data.word_pieces import WordEncoder
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.texts import NUMBERS, libraries_of
-from gradus.evaluation.zero_shot import Probe
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
-from gradus.nn.transformer import Transformer
-from gradus.objectives import Objective, Task, main_place, serving, window_of
-from gradus.optim.groups import matching
+from gradus.objectives import serving, window_of
 from gradus.pipeline.fitting import require_parameters
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
+from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import make_probes
 from gradus.pipeline.splits import Split, mixed_splits
 from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
-from gradus.training.learner import Learner
 from gradus.training.transfer import FirstLayers
-
-
-@dataclass
-class Prepared:
-    """All that a stage needs to know before it trains."""
-
-    node: Node
-    tokenizer: Tokenizer
-    model: ModelConfig
-    answers: Answers | None
-    """What the labels of its rows mean."""
-    splits: dict[str, Split]
-    probes: Sequence[Probe] = ()
-    """What is asked of it zero-shot."""
-
-    @property
-    def train(self) -> Source:
-        return self.splits["train"].source
-
-    @property
-    def labels(self) -> Labels | None:
-        """The classes, where it tells classes apart."""
-        return self.answers if isinstance(self.answers, Labels) else None
-
-    @property
-    def range(self) -> tuple[float, float] | None:
-        """The least and the largest number of train, where it predicts numbers."""
-        return (self.answers.low, self.answers.high) if isinstance(self.answers, Numbers) else None
-
-    @property
-    def window_labels(self) -> tuple[str, ...]:
-        """The classes of its windows, where an objective tells those apart."""
-        return next((one.labels for one in self.objectives if one.labels), ())
-
-    @property
-    def encoder(self) -> RowEncoder:
-        """What makes tokens of its rows."""
-        data = self.node.stage.data
-        assert isinstance(data, RowsData), "running text has no rows"
-        return row_encoder(data.format, self.tokenizer, self.model, self.answers, data.long)
-
-    @cached_property
-    def objectives(self) -> list[Objective]:
-        task = Task(
-            self.model,
-            self.node.name,
-            self.labels.names if self.labels else (),
-            self._class_weights(),
-            self.range,
-            scored_specials(self.tokenizer),
-            self.tokenizer,
-        )
-        return [config.build(task) for config in self.node.stage.objectives]
-
-    def _class_weights(self) -> tuple[float, ...] | None:
-        """`weights: balanced`: rows / (classes x rows of the class), so that every class weighs the same in
-        sum."""
-        data = self.node.stage.data
-        if not isinstance(data, RowsData) or data.weights is None or self.labels is None:
-            return None
-        counts = self.splits["train"].counts["labels"]
-        rows, classes = sum(counts.values()), sum(count > 0 for count in counts.values())
-        return tuple(rows / (classes * counts[name]) if counts[name] else 0.0 for name in self.labels.names)
-
-    @cached_property
-    def shapes(self) -> dict[str, torch.Size]:
-        """Every parameter of model and heads by name; no memory is taken."""
-        learner = Learner(Transformer(self.model, device="meta"), self.objectives)
-        return {name: parameter.shape for name, parameter in learner.named_parameters()}
-
-    @cached_property
-    def learning(self) -> dict[str, torch.Size]:
-        """Of `shapes` those that learn."""
-        frozen = set(matching(list(self.shapes), self.node.stage.freeze or ()))
-        return {name: shape for name, shape in self.shapes.items() if name not in frozen}
-
-    @property
-    def main(self) -> int:
-        """The place of the objective that the stage is judged by."""
-        return main_place(self.objectives)
-
-    @cached_property
-    def batch(self) -> int:
-        """Rows or windows a step."""
-        batch = self.node.stage.batch
-        if batch.unit == "tokens":
-            return max(1, round(batch.amount / self.model.context))
-        return int(batch.amount)
-
-    @cached_property
-    def ramp(self) -> tuple[int, float] | None:
-        """Rows of the first step, and over which share of the stage they become `batch`."""
-        ramp = self.node.stage.batch_ramp
-        if ramp is None:
-            return None
-        per_row = self.model.context if ramp.start.unit == "tokens" else 1
-        return max(1, round(ramp.start.amount / per_row)), ramp.over.amount / 100
-
-    @cached_property
-    def tokens_per_row(self) -> float:
-        return self.train.tokens / len(self.train)
-
-    def total_rows(self, measured: int | None = None) -> int:
-        """Rows (windows) of the whole stage; `measured` steps stand for a length in minutes."""
-        length = self.node.stage.length
-        if length.unit == "minutes":
-            assert measured is not None, "a length in minutes is measured before it is used"
-            return rows_of_steps(measured, self.batch, self.ramp)
-        by_unit = {
-            "epochs": length.amount * len(self.train),
-            "steps": rows_of_steps(round(length.amount), self.batch, self.ramp),
-            "tokens": length.amount / self.tokens_per_row,
-        }
-        return max(1, round(by_unit[length.unit]))
-
-    def steps_of(self, interval: Quantity, steps: int) -> set[int]:
-        """The steps, counted from 1, at which `interval` comes round; the last step among them."""
-        if interval.amount <= 0:
-            raise UserError(
-                "the interval must be more than nothing", field=f"stages.{self.node.name}", text=str(interval)
-            )
-        per = {
-            "epochs": len(self.train) / self.batch,
-            "steps": 1.0,
-            "%": steps / 100,
-        }[interval.unit]  # fmt: skip
-        if self.ramp is not None and interval.unit == "epochs":
-            bounds = step_bounds(rows_of_steps(steps, self.batch, self.ramp), self.batch, self.ramp)
-            rows = np.arange(interval.amount, bounds[-1] / len(self.train), interval.amount) * len(self.train)
-            return {int(step) for step in np.searchsorted(bounds, rows)} | {steps}
-        times = int(steps / (interval.amount * per)) + 1
-        due = {max(1, int(np.ceil(count * interval.amount * per - 1e-9))) for count in range(1, times + 1)}
-        return {step for step in due if step <= steps} | {steps}
-
-    @property
-    def evaluation_interval(self) -> Quantity:
-        every = self.node.stage.evaluate.every
-        return every or (Quantity(1, "epochs") if self.node.kind == "rows" else Quantity(10, "%"))
-
-
-def scored_specials(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids of the special tokens that stand in rows: what `scored: special` means."""
-    roles = ("start", "delimiter", "extract", "end")
-    return tuple(sorted({tokenizer.role(name) for name in roles if tokenizer.has(name)}))
 
 
 def prepare(node: Node, material: Material) -> Prepared:

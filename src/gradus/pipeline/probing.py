@@ -34,7 +34,7 @@ from gradus.evaluation.zero_shot import (
     result,
 )
 from gradus.pipeline.material import Material
-from gradus.pipeline.recipe import Stage
+from gradus.pipeline.stages import Stage
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 from gradus.training.trainer import NotFinite

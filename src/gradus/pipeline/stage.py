@@ -32,7 +32,7 @@ from gradus.optim.groups import freeze
 from gradus.optim.penalties import Penalty
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
-from gradus.pipeline.prepare import Prepared
+from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
 from gradus.pipeline.saying import answer_metrics
