@@ -25,6 +25,7 @@ from gradus.optim.schedules import (
     SlantedTriangular,
     WarmupStableDecay,
 )
+from gradus.optim.unfreezing import Unfreeze
 from gradus.training import checkpoint
 
 
@@ -277,3 +278,19 @@ def test_penalties_are_the_gradients_of_their_sums() -> None:
     penalty.add()
     for parameter, gradient in zip(named.values(), wanted):
         assert torch.allclose(parameter.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_layers_join_from_the_top_and_nothing_else_moves() -> None:
+    trainer = toy.trainer(toy.learner(), toy.examples(8), total=80)
+    named = dict(trainer.learner.named_parameters())
+    trainer.unfreezing = Unfreeze(layers=1).bind(named.items(), [3, 6, 10])
+    before, moved = toy.parameters(trainer.learner), []
+    for _ in trainer.steps(toy.always):
+        now = toy.parameters(trainer.learner)
+        moved.append({name for name in named if (now[name] != before[name]).any()})
+        before = now
+    top = {name for name in named if ".blocks.1." in name or not name.startswith("transformer.")}
+    lower = {name for name in named if ".blocks.0." in name}
+    assert all(names <= top and any(".blocks.1." in name for name in names) for names in moved[:3])
+    assert all(lower & names and not any("embedding" in name for name in names) for names in moved[3:6])
+    assert all(any("embedding" in name for name in names) for names in moved[6:])

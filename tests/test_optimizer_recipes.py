@@ -92,6 +92,12 @@ def test_what_is_frozen_stays_and_costs_nothing(
     assert needs[0].memory < needs[1].memory and needs[0].disk <= needs[1].disk
 
 
+def test_gradual_unfreezing_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"unfreeze": {"layers": 1, "every": "4 steps"}, "save": {"every": "5 steps"}}
+    path = tiny(tmp_path / "one.yaml", {f"stages.finetune.{key}": value for key, value in part.items()})
+    killed_and_whole(path, "finetune", monkeypatch)
+
+
 @pytest.mark.parametrize(
     "frozen, told",
     [(["transformer.blocs.*"], "freeze: no parameter has such a name: 'transformer.blocs.*'"),

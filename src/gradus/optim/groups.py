@@ -48,12 +48,12 @@ def parameter_groups(
     stands behind the last layer have the full rate. Of `groups` the first that matches a name counts.
     """
     named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-    depths = _depths([name for name, _ in named])
+    depth_of = depths([name for name, _ in named])
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         own = next((group for group in groups if fnmatchcase(name, group.match)), None)
         rate = float(getattr(parameter, "rate", 1.0)) * (own.rate if own is not None else 1.0)
-        rate *= (layer_decay or 1.0) ** -depths[name]
+        rate *= (layer_decay or 1.0) ** -depth_of[name]
         decay = weight_decay if parameter.dim() > 1 else 0.0
         decay = own.weight_decay if own is not None and own.weight_decay is not None else decay
         found.setdefault((decay, rate), []).append(parameter)
@@ -80,7 +80,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         parameter.requires_grad_(name not in frozen)
 
 
-def _depths(names: Sequence[str]) -> dict[str, int]:
+def depths(names: Sequence[str]) -> dict[str, int]:
     """How many layers stand above a parameter in its stack: 0 for the last layer and what comes after it."""
     layers: dict[str, int] = {}
     for name in names:

@@ -30,6 +30,7 @@ from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
 from gradus.optim.groups import freeze
 from gradus.optim.penalties import Penalty
+from gradus.optim.unfreezing import Unfreezing
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepared import Prepared
@@ -152,7 +153,15 @@ class StageRun:
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
                        warmup=warmup, budget=self.budget, clip=stage.clip,
                        penalty=self._penalty(learner),
-                       scaling=LossScale() if self.precision == "fp16" else None)  # fmt: skip
+                       scaling=LossScale() if self.precision == "fp16" else None,
+                       unfreezing=self._unfreezing(learner, feed.steps))  # fmt: skip
+
+    def _unfreezing(self, learner: Learner, steps: int) -> Unfreezing | None:
+        if (unfreeze := self.node.stage.unfreeze) is None:
+            return None
+        return unfreeze.bind(
+            learner.named_parameters(), sorted(self.prepared.steps_of(unfreeze.every, steps))
+        )
 
     def _penalty(self, learner: Learner) -> Penalty | None:
         """The stage's penalties; `learner` has the weights that it starts from."""

@@ -24,6 +24,7 @@ from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_la
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
+from gradus.optim.unfreezing import Unfreeze
 from gradus.pipeline.fitting import require_texts, require_windows
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
@@ -111,6 +112,8 @@ class Stage(Config):
     """What it takes of the weights it starts from; the rest is new (GPT-1, figure 2 left and section 5)."""
     freeze: list[str] | None = Field(None, min_length=1)
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
+    unfreeze: Unfreeze | None = None
+    """The upper layers learn first, and the lower ones join them."""
     penalties: Penalties | None = None
     """L1, and L2 toward the weights it starts from; the optimizer has `weight_decay`."""
     clip: float | None = Field(1.0, gt=0)

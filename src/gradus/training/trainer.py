@@ -30,6 +30,7 @@ from gradus.data.feed import Feed, cut
 from gradus.distributed.world import World
 from gradus.optim.penalties import Penalty
 from gradus.optim.schedules import ScheduleConfig
+from gradus.optim.unfreezing import Unfreezing
 from gradus.training.learner import Learner
 from gradus.training.scaling import LossScale
 
@@ -77,11 +78,12 @@ class Trainer:
         clip: float | None = 1.0,
         penalty: Penalty | None = None,
         scaling: LossScale | None = None,
+        unfreezing: Unfreezing | None = None,
     ):
         self.learner, self.feed, self.schedule, self.world = learner, feed, schedule, world
         self.optimizers = optimizers
         self.warmup, self.budget, self.clip = warmup, budget, clip
-        self.penalty, self.scaling = penalty, scaling
+        self.penalty, self.scaling, self.unfreezing = penalty, scaling, unfreezing
         self.clock = Clock()
         self.seconds = 0.0
         self.stop_asked = False
@@ -89,7 +91,7 @@ class Trainer:
         ranks."""
         self._weights = learner.weights
         self._rates = [group["lr"] for group in self._groups()]
-        self._parameters = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+        self._parameters = self._learning()
         self._counts: list[list[float]] = []
         self._sums: list[torch.Tensor] = []
         self._since: tuple[int, float] = (0, 0.0)
@@ -115,6 +117,8 @@ class Trainer:
 
     def _step(self) -> bool:
         step = self.clock.step
+        if self.unfreezing is not None and self.unfreezing.apply(step):
+            self._parameters = self._learning()
         drawn = self.feed.examples(step)
         examples = [self.learner.corrupted(example, self.feed.seed, epoch) for epoch, example in drawn]
         batches = [self.learner.prepare(part) for part in cut(examples, self.budget)]
@@ -172,6 +176,9 @@ class Trainer:
         factor = self.schedule.multiplier(step, self.feed.steps, self.warmup)
         for group, rate in zip(self._groups(), self._rates):
             group["lr"] = rate * factor
+
+    def _learning(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.learner.parameters() if parameter.requires_grad]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
