@@ -1,5 +1,5 @@
-"""Gradual unfreezing: the upper layers learn first, and the lower ones join them (Howard and Ruder 2018, section
-3.3)."""
+"""Gradual unfreezing: the upper layers learn first, and the lower ones join them (Howard and Ruder 2018,
+section 3.3)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ class Unfreeze(Config):
 class Unfreezing:
     """Which parameters learn is a function of the step."""
 
-    def __init__(
-        self, parameters: Sequence[tuple[nn.Parameter, int]], boundaries: Sequence[int], layers: int
-    ):
-        self.parameters, self.boundaries, self.layers = parameters, sorted(boundaries), layers
+    def __init__(self, depths: Sequence[tuple[nn.Parameter, int]], boundaries: Sequence[int], layers: int):
+        self.depths, self.boundaries, self.layers = depths, sorted(boundaries), layers
         self._open = 0
 
     def apply(self, step: int) -> bool:
@@ -42,6 +40,6 @@ class Unfreezing:
         if opened == self._open:
             return False
         self._open = opened
-        for parameter, depth in self.parameters:
+        for parameter, depth in self.depths:
             parameter.requires_grad_(depth < opened)
         return True

@@ -159,9 +159,7 @@ class StageRun:
     def _unfreezing(self, learner: Learner, steps: int) -> Unfreezing | None:
         if (unfreeze := self.node.stage.unfreeze) is None:
             return None
-        return unfreeze.bind(
-            learner.named_parameters(), sorted(self.prepared.steps_of(unfreeze.every, steps))
-        )
+        return unfreeze.bind(learner.named_parameters(), [*self.prepared.steps_of(unfreeze.every, steps)])
 
     def _penalty(self, learner: Learner) -> Penalty | None:
         """The stage's penalties; `learner` has the weights that it starts from."""
