@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import gradus
 from gradus.cli import app
+from gradus.core import libraries
 from gradus.core.errors import UserError
 from gradus.core.storage import is_whole
 from gradus.families.folder import read_folder
@@ -251,7 +252,7 @@ def test_what_is_no_source_and_no_target(release: Path, converted: Path, tmp_pat
 def test_the_words_of_the_release_travel_with_the_folder(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standard, "version", lambda name: "1")
+    monkeypatch.setattr(libraries, "version", lambda name: "1")
     monkeypatch.setattr(standard, "words_of_release", lambda: str.split)
     convert(release, tmp_path / "ours", "release")
     assert gradus.load(tmp_path / "ours", device="cpu").tokens.pre_tokenization == "release"
