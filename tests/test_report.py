@@ -106,6 +106,7 @@ def test_going_run_shows_what_there_is(tmp_path: Path) -> None:
     assert {stage.status for stage in run.stages.values()} == {"done", "not finished", "not started"}
     said = "".join(read(write_report(folder)).text)
     assert "not finished" in said and "Not finished: 5 of 7 stages done." in said
+    assert "Not finished: 5 of 7 stages done." in results_markdown([export(run, tmp_path / "small.json")])
     line = tables(run)[0].lines[1]
     assert (line.seeds, line.planned) == ([1], 3) and line.cells["accuracy"].deviation is None
 

@@ -21,14 +21,18 @@ class Headline:
 
 def headline(run: Run) -> Headline:
     """The verdict on all tasks, or on the last result stage, on test where there is one, else dev."""
-    compared = tables(run)
-    done, planned = sum(stage.finished for stage in run.stages.values()), len(run.stages)
-    progress = [] if done == planned else [f"Not finished: {done} of {plural(planned, 'stage')} done."]
+    compared, progress = tables(run), unfinished(run)
     if not compared:
         return Headline("No results yet", progress or ["No stage of this run was evaluated."])
     many = task_tables(compared)
     title, details = _of_tasks(many[-1]) if many else _of_stage(run, compared[-1])
     return Headline(title[0].upper() + title[1:], details + progress)
+
+
+def unfinished(run: Run) -> list[str]:
+    """A line that says how far a run has come; none of one that is through."""
+    done, planned = sum(stage.finished for stage in run.stages.values()), len(run.stages)
+    return [] if done == planned else [f"Not finished: {done} of {plural(planned, 'stage')} done."]
 
 
 def _of_tasks(table: Tasks) -> tuple[str, list[str]]:

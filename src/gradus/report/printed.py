@@ -13,7 +13,7 @@ from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.evaluation.statistics import mean
 from gradus.report.ablations import Asked, Transferred, asked, transferred
 from gradus.report.grids import Grid, of_asked, of_table, of_tasks, of_transferred
-from gradus.report.headline import headline
+from gradus.report.headline import headline, unfinished
 from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
 from gradus.report.tasks import task_tables
@@ -90,7 +90,7 @@ def export(folder: str | Path | Run, path: str | Path) -> Path:
     first = next(stage for stage in run.stages.values() if stage.results)
     record = {
         "recipe": run.recipe, "recipe_digest": run.recipe_digest, "seeds": run.seeds,
-        "variants": run.variants, "headline": headline(run).title,
+        "variants": run.variants, "headline": headline(run).title, "unfinished": unfinished(run),
         "tables": [table.plain() for table in _all_tables(run)],
         "transferred": [asdict(one) for one in transferred(run)],
         "zero_shot": [one.plain() for one in asked(run)],
@@ -147,6 +147,7 @@ def _markdown(record: dict[str, Any]) -> str:
     facts += told if len(told) == 1 else []
     lines = [f"## {record['recipe']}", "", f"**{record['headline']}.**", "", "; ".join(facts) + ".", ""]
     lines += [f"- {one}" for one in told] + [""] if len(told) > 1 else []
+    lines += [line for note in record.get("unfinished", []) for line in (note, "")]
     compared = [Table.read(table) for table in record["tables"]]
     moved = [Transferred.read(one) for one in record.get("transferred", [])]
     answered = [Asked(**one) for one in record.get("zero_shot", [])]
