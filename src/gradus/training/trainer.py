@@ -1,11 +1,12 @@
 """The loop, once, for every stage of every kind.
 
     while there are steps left:
-        examples = the rows of this step, a function of (seed, step)          data/feed.py micro    =
-        corrupted, cut by a token budget, end to end               data/feed.py, training/learner.py counts
-        = the targets of each objective, over all micro-batches and ranks for each micro-batch: backward(sum_k
-        w_k * S_k / counts_k)            one forward, sums only sum gradients over ranks, clip, set the
-        learning rate, step yield a report where something is due
+        the rows of this step, a function of (seed, step)                       data/feed.py
+        corrupted, cut into micro-batches by a token budget, end to end         training/learner.py
+        count the targets of each objective, over all micro-batches and ranks
+        for each micro-batch: one forward to sums, backward(sum_k w_k * S_k / counts_k)
+        sum gradients over ranks, unscale, add penalties, clip, set the rate, step
+        yield a report where something is due
 
 The caller evaluates, saves and stops in ordinary code between two reports; there are no callbacks. Everything
 random is keyed by (seed, step, rank, micro-batch) or (seed, epoch, row), so no generator's state has to be
