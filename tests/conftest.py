@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,3 +84,24 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_to_change(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of that run."""
     return Path(shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html")))
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """A command -> its status and what it says, mistakes first, in one line."""
+
+    def call(*words: object) -> tuple[int, str]:
+        from gradus.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["gradus", *map(str, words)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+        said = capsys.readouterr()
+        return status, " ".join((said.err + said.out).split())
+
+    return call

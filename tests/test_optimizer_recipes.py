@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tiny import tiny
+from tiny import killed_and_whole, tiny
 from typer.testing import CliRunner
 
 import gradus
@@ -22,29 +22,6 @@ KINDS: list[dict[str, Any]] = [
 SCHEDULES: list[dict[str, Any]] = [
     {"kind": "inverse_sqrt", "warmup": "2 steps"}, {"kind": "one_cycle"}, {"kind": "warmup_stable_decay"},
 ]  # fmt: skip
-
-
-def killed_and_whole(path: Path, until: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """The weights of `until` of a run that went through and of one that died at its first checkpoint."""
-    from gradus.pipeline.stage import StageRun
-
-    tmp_path = path.parent
-    whole = gradus.run(path, runs=tmp_path / "whole", device="cpu", until=until)
-    saved = StageRun._save
-
-    def killed(self: StageRun, trainer: Any) -> None:
-        saved(self, trainer)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(StageRun, "_save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        gradus.run(path, runs=tmp_path / "killed", device="cpu", until=until)
-    monkeypatch.setattr(StageRun, "_save", saved)
-    again = gradus.run(path, runs=tmp_path / "killed", device="cpu", until=until)
-    (name,) = (folder.name for folder in (whole / "stages").glob(f"{until}-*"))
-    ours, theirs = (place / "stages" / name / "model" / "model.safetensors" for place in (whole, again))
-    assert ours.read_bytes() == theirs.read_bytes()
-    return ours, theirs
 
 
 @pytest.mark.parametrize("optimizer, schedule", zip(KINDS, SCHEDULES), ids=lambda part: part["kind"])

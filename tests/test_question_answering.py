@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 import yaml
 
 import gradus
-from gradus.cli import main
 from gradus.data.reader_options import ReaderOptions
 from gradus.data.readers import read_rows
 from gradus.evaluation.spans import span_scores
@@ -68,24 +66,6 @@ def recipe(folder: Path, preset: str = "bert-tiny", unanswerable: bool = False, 
     path = folder / "qa.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
-    """A command -> its status and what it says of mistakes."""
-
-    def call(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["gradus", *map(str, words)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            status = int(stopped.code or 0)
-        return status, " ".join(capsys.readouterr().err.split())
-
-    return call
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import toy
-from tiny import tiny
+from tiny import killed_and_whole, tiny
 
 import gradus
 from gradus.data.feed import Feed
@@ -92,8 +92,6 @@ def test_a_scale_that_has_collapsed_is_told() -> None:
 
 
 def test_a_run_in_fp16_learns_and_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: Any) -> None:
-    from test_optimizer_recipes import killed_and_whole
-
     monkeypatch.setattr("gradus.training.scaling.FIRST", 2.0**24)  # so that the first steps overflow
     part = {"precision": "fp16", "save": {"every": "3 steps"}, "length": "12 steps"}
     path = tiny(tmp_path / "one.yaml", {f"stages.pretrain.{key}": value for key, value in part.items()})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from test_objectives import shape
-from tiny import tiny
+from tiny import killed_and_whole, tiny
 
 from gradus.core.errors import UserError
 from gradus.core.example import Example
@@ -293,30 +293,11 @@ def test_answers_that_are_only_modelled_are_judged_by_their_loss() -> None:
 
 
 def test_a_killed_pre_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: Any) -> None:
-    from gradus.pipeline.stage import StageRun
-
     path = recipe(
         tmp_path / "both.yaml", {"kind": "span_corruption", "sentinels": 10},
         {"stages.pretrain.save": {"every": "3 steps"}},
     )  # fmt: skip
-    whole = run(path, runs=tmp_path / "whole", device="cpu")
-    saved = StageRun._save
-
-    def killed(self: StageRun, trainer: Any) -> None:
-        saved(self, trainer)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(StageRun, "_save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(path, runs=tmp_path / "killed", device="cpu")
-    monkeypatch.setattr(StageRun, "_save", saved)
-    again = run(path, runs=tmp_path / "killed", device="cpu")
-    for folder in (whole / "stages").iterdir():
-        ours, theirs = (
-            (place / "stages" / folder.name / "model" / "model.safetensors").read_bytes()
-            for place in (whole, again)
-        )
-        assert ours == theirs, folder.name
+    killed_and_whole(path, "finetune", monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ opens it, and mistakes are told with status 2."""
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 import yaml
 
 import gradus
-from gradus.cli import main
 from gradus.data.reader_options import ReaderOptions
 from gradus.data.readers import read_rows
 from gradus.pipeline.serving import load, predict_file
@@ -76,25 +74,6 @@ def recipe(folder: Path, preset: str = "bert-tiny", form: str = "words", **chang
     path = folder / "ner.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
-    """A command -> its status and what it says."""
-
-    def call(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["gradus", *map(str, words)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            status = int(stopped.code or 0)
-        said = capsys.readouterr()
-        return status, " ".join((said.err + said.out).split())
-
-    return call
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

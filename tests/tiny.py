@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 RECIPE = """
@@ -44,3 +45,29 @@ def tiny(path: Path, patch: dict[str, Any] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def killed_and_whole(path: Path, until: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The weights of `until` of a run that went through and of one that died at its first checkpoint;
+    the weights of all stages have the same bits."""
+    from gradus.pipeline.run import run
+    from gradus.pipeline.stage import StageRun
+
+    whole = run(path, runs=path.parent / "whole", device="cpu", until=until)
+    saved = StageRun._save
+
+    def killed(self: StageRun, trainer: Any) -> None:
+        saved(self, trainer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StageRun, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, runs=path.parent / "killed", device="cpu", until=until)
+    monkeypatch.setattr(StageRun, "_save", saved)
+    again = run(path, runs=path.parent / "killed", device="cpu", until=until)
+    weights = "model/model.safetensors"
+    for folder in (whole / "stages").iterdir():
+        other = again / "stages" / folder.name / weights
+        assert (folder / weights).read_bytes() == other.read_bytes(), folder.name
+    (stage,) = (whole / "stages").glob(f"{until}-*")
+    return stage / weights, again / "stages" / stage.name / weights
