@@ -133,6 +133,10 @@ def _notes(prepared: Prepared) -> list[str]:
     reason = _inexpressible(prepared)
     if reason:
         notes.append(f"{name}: Hugging Face tools cannot open the model folder: {reason}")
+    learning, every = (sum(shape.numel() for shape in part.values())
+                       for part in (prepared.learning, prepared.shapes))  # fmt: skip
+    if learning < every:
+        notes.append(f"{name}: {learning:,} of {every:,} parameters learn")
     for probe in prepared.probes:
         if (found := probe.counts())["cut_rows"]:
             notes.append(
