@@ -29,6 +29,7 @@ INSIDE = "base_model.model."
 TASK_TYPES: dict[Task | None, str] = {
     "classes": "SEQ_CLS",
     "number": "SEQ_CLS",
+    "sets": "SEQ_CLS",
     "tags": "TOKEN_CLS",
     "spans": "QUESTION_ANS",
 }
