@@ -20,13 +20,11 @@ from gradus.core.duration import Clock
 from gradus.core.storage import new_folder, read_json, sweep, sync, write_json
 from gradus.data.feed import Feed
 from gradus.data.sources import Source
-from gradus.distributed.precision import DTYPES, resolve
+from gradus.distributed.precision import resolve
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import Scores, score, summarise_all, summarise_part
 from gradus.evaluation.metrics import larger_is_better
 from gradus.evaluation.zero_shot import line
-from gradus.families.folder import read_folder
-from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
 from gradus.optim.penalties import Penalty
 from gradus.optim.unfreezing import Unfreezing
@@ -37,12 +35,13 @@ from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
 from gradus.pipeline.saying import answer_metrics
+from gradus.pipeline.starting import starting_learner
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
 from gradus.training.scaling import LossScale
 from gradus.training.stopping import Stopping
 from gradus.training.trainer import Due, NotFinite, Report, Trainer
-from gradus.training.transfer import Moved, transfer
+from gradus.training.transfer import Moved
 
 REPORTS = 200
 """Reports of a stage, about; never fewer than one in MOST_STEPS steps."""
@@ -173,34 +172,9 @@ class StageRun:
         return penalties.bind(learner.named_parameters(), taken)
 
     def _learner(self) -> Learner:
-        prepared = self.prepared
-        transformer = Transformer(prepared.model, DTYPES[self.precision], device=self.world.device)
-        learner = Learner(transformer, prepared.objectives).initialise(self.node.seed)
-        if (source := self.context.start(self.node)) is not None:
-            start = read_folder(source)
-            heads, transferred = self._fitting_heads(start.card), self.node.stage.transfer
-            self.moved = transfer(learner, start.tensors, heads, str(source), transferred)
-        else:
-            self.moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
-                          for name, tensor in learner.state_dict().items()]  # fmt: skip
-        self._lighten(learner)
-        return learner.to(self.world.device)
-
-    def _lighten(self, learner: Learner) -> None:
-        stage = self.node.stage
-        added = learner.lighten(stage.adapters, stage.freeze or (), self.node.seed)
-        shapes = {name: tuple(parameter.shape) for name, parameter in learner.named_parameters()}
-        self.moved += [Moved(name, "new", shapes[name], "an adapter") for name in added]
-
-    def _fitting_heads(self, card: dict[str, Any] | None) -> dict[str, str]:
-        """Our head -> theirs, where objective and labels are equal."""
-        theirs = (card or {}).get("heads", {})
-        return {
-            name: other
-            for name, kind in heads_of(self.prepared).items()
-            for other, other_kind in theirs.items()
-            if kind == other_kind
-        }
+        source, heads = self.context.start(self.node), heads_of(self.prepared)
+        learner, self.moved = starting_learner(self.prepared, source, heads, self.precision, self.world)
+        return learner
 
     def _steps_of_minutes(self) -> int | None:
         """A length in minutes as steps: measured once, on weights that are thrown away, and recorded."""

@@ -1,0 +1,44 @@
+"""What a stage starts with: a learner, and for every tensor where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradus.distributed.precision import DTYPES
+from gradus.distributed.world import World
+from gradus.families.folder import read_folder
+from gradus.nn.transformer import Transformer
+from gradus.pipeline.prepared import Prepared
+from gradus.training.learner import Learner
+from gradus.training.transfer import Moved, transfer
+
+
+def starting_learner(
+    prepared: Prepared, source: Path | None, heads: Mapping[str, Any], precision: str, world: World
+) -> tuple[Learner, list[Moved]]:
+    """The learner with the weights of the model folder `source`, or from scratch where it is None, and the
+    table of all tensors; `heads` says of each of its heads what it is."""
+    stage, seed = prepared.node.stage, prepared.node.seed
+    transformer = Transformer(prepared.model, DTYPES[precision], device=world.device)
+    learner = Learner(transformer, prepared.objectives).initialise(seed)
+    if source is not None:
+        start = read_folder(source)
+        fitting = _fitting(heads, start.card)
+        moved = transfer(learner, start.tensors, fitting, str(source), stage.transfer)
+    else:
+        moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
+                 for name, tensor in learner.state_dict().items()]  # fmt: skip
+    added = learner.lighten(stage.adapters, stage.freeze or (), seed)
+    shapes: dict[str, torch.Size] = {name: one.shape for name, one in learner.named_parameters()}
+    moved += [Moved(name, "new", tuple(shapes[name]), "an adapter") for name in added]
+    return learner.to(world.device), moved
+
+
+def _fitting(heads: Mapping[str, Any], card: Mapping[str, Any] | None) -> dict[str, str]:
+    """Our head -> theirs, where objective and labels are equal."""
+    theirs = (card or {}).get("heads", {})
+    return {name: other for name, kind in heads.items() for other, its in theirs.items() if kind == its}
