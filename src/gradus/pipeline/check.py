@@ -105,7 +105,7 @@ def check(
         guess = estimate(prepared, precision, chosen, rates[precision])
         checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
         notes += _capped(checked[-1])
-        notes += _frozen(prepared)
+        notes += _frozen(prepared) + _grown(prepared)
         notes += _notes(prepared)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary
@@ -135,6 +135,18 @@ def _frozen(prepared: Prepared) -> list[str]:
     learning, every = (sum(shape.numel() for shape in part.values()) for part in parts)
     told = f"{prepared.node.name}: {learning:,} of {every:,} parameters learn"
     return [told] if learning < every else []
+
+
+def _grown(prepared: Prepared) -> list[str]:
+    """Whether the deeper model begins where the shallow one stopped."""
+    if (grow := prepared.node.stage.grow) is None:
+        return []
+    what = (
+        "it computes what it did"
+        if grow.by == "identity"
+        else "copies change what it computes: at first the loss is higher"
+    )
+    return [f"{prepared.node.name}: grows to {grow.layers} layers by {grow.by}: {what}"]
 
 
 def _notes(prepared: Prepared) -> list[str]:

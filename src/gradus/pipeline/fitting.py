@@ -76,6 +76,20 @@ def require_base(starts: bool, transferred: Transferred, rivals: Sequence[str]) 
         raise wrong(rivals[0], problem, None, hint)
 
 
+def require_whole(starts: bool, transferred: Transferred, adapted: bool) -> None:
+    """Raises where there is no whole model to grow, and where adapters would stand on a folder that does not
+    have the layers they belong to."""
+    if not starts or transferred != "all":
+        problem, hint = (
+            "only a whole model grows",
+            "start `from` a stage or a folder, with all of its weights",
+        )
+        raise wrong("grow", problem, None, hint)
+    if adapted:
+        hint = "a stage that grows, and `adapters` in the next"
+        raise wrong("adapters", "they belong to a folder, and this stage's layers stand in none", None, hint)
+
+
 def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:
     """Raises where texts are to be judged and the stage says none, or single words that name classes."""
     if (asked := asked_of_texts(evaluate, stop)) and not says_texts:

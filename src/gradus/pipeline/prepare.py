@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradus.core.errors import UserError, counted, nearest
+from gradus.core.errors import UserError, counted, nearest, under
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.frame import Frame
@@ -95,6 +95,9 @@ def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
         )
     if node.parent is None and node.folder is None:
         start = fitted(start, tokenizer.role("pad") if tokenizer.has("pad") else None)
+    if node.stage.grow is not None:
+        with under(f"stages.{node.name}"):
+            start = node.stage.grow.grown(start)
     return node.stage.model.changed(start).model_copy(update={"vocab_size": size})
 
 

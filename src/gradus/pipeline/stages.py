@@ -26,9 +26,16 @@ from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
-from gradus.pipeline.fitting import require_base, require_labels, require_texts, require_windows
+from gradus.pipeline.fitting import (
+    require_base,
+    require_labels,
+    require_texts,
+    require_whole,
+    require_windows,
+)
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
+from gradus.training.growth import Grow
 from gradus.training.transfer import Transferred
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -111,6 +118,8 @@ class Stage(Config):
     included; see `published`."""
     transfer: Transferred = "all"
     """What it takes of the weights it starts from; the rest is new (GPT-1, figure 2 left and section 5)."""
+    grow: Grow | None = None
+    """More layers than what it starts from has."""
     freeze: list[str] | None = Field(None, min_length=1)
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
     unfreeze: Unfreeze | None = None
@@ -162,6 +171,8 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        if self.grow is not None:
+            require_whole(self.start != SCRATCH, self.transfer, self.adapters is not None)
         if self.adapters is not None:
             rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
             require_base(self.start != SCRATCH, self.transfer, rivals)

@@ -27,8 +27,13 @@ def starting_learner(
     learner = Learner(transformer, prepared.objectives).initialise(seed)
     if source is not None:
         start = read_folder(source)
+        tensors: Mapping[str, torch.Tensor] = start.tensors
+        copied: dict[str, Moved] = {}
+        if stage.grow is not None:
+            tensors, copied = stage.grow.tensors(tensors, start.config.layers)
         fitting = _fitting(heads, start.card)
-        moved = transfer(learner, start.tensors, fitting, str(source), stage.transfer)
+        moved = transfer(learner, tensors, fitting, str(source), stage.transfer)
+        moved = [copied.get(one.tensor, one) for one in moved]
     else:
         moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
                  for name, tensor in learner.state_dict().items()]  # fmt: skip
