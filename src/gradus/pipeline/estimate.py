@@ -11,7 +11,7 @@ from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
 from gradus.objectives import MaskedLMConfig, ObjectiveConfig
-from gradus.optim.groups import depths
+from gradus.pipeline.effort import effort, reach
 from gradus.pipeline.prepared import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
@@ -22,6 +22,8 @@ BASE_BYTES = 900 << 20
 """A process with torch, the reading of data and what floors and metrics import, before any weight."""
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.35, "mps": 0.25}
 """The share of the measured matrix rate that training reaches (benchmarks/pretrain.py measures it)."""
+NOMINAL_STEPS = 1000
+"""What a length in minutes is thought of until it is measured, where shares of it matter."""
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 320 << 20, "mps": 320 << 20}
 """What a chunk of logits takes while its loss and gradients are computed (nn/losses.py)."""
 
@@ -84,20 +86,6 @@ class Estimate:
     seconds: float
 
 
-def effort(prepared: Prepared) -> float:
-    """The share of a whole step that forward and backward take where not all learns: forward 1, backward 1 to
-    the states of every layer down to the lowest that learns, and 1 to the weights that learn."""
-    inner = {
-        name: shape for name, shape in prepared.shapes.items() if "blocks." in name or "embedding." in name
-    }
-    learning = [name for name in prepared.learning if name in inner]
-    depth_of = depths(list(inner))
-    lowest = max(depth_of.values())  # the embeddings, below all layers
-    reach = max((min(depth_of[name] + 1, lowest) for name in learning), default=0) / lowest
-    share = sum(inner[name].numel() for name in learning) / sum(shape.numel() for shape in inner.values())
-    return (1 + reach + share) / 3
-
-
 def _scored(objective: ObjectiveConfig) -> float:
     """The share of positions that an objective sends to the vocabulary."""
     if isinstance(objective, MaskedLMConfig):
@@ -126,12 +114,13 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     model = prepared.model
     parameters = _parameters(prepared)
     scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
-    whole = model.flops_per_token(min(model.context, prepared.tokens_per_row), scored)
-    per_token = whole * effort(prepared)
+    seen = min(model.context, prepared.tokens_per_row)
+    whole = model.flops_per_token(seen, scored)
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":
         seconds = length.amount * 60
+        per_token = whole * effort(prepared, seen, scored, NOMINAL_STEPS)
         tokens = int(seconds * speed / per_token)
         steps = max(1, round(tokens / (prepared.tokens_per_row * prepared.batch)))
     else:
@@ -140,6 +129,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
         steps = -(-rows // prepared.batch)
         if prepared.ramp is not None:
             steps = len(step_bounds(rows, prepared.batch, prepared.ramp)) - 1
+        per_token = whole * effort(prepared, seen, scored, steps)
         seconds = tokens * per_token / speed
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)
@@ -156,7 +146,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     )
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
-    memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
+    kept = reach(model, prepared.shapes, prepared.learning) / model.layers  # from forward to backward
+    memory = BASE_BYTES + weights + int(step_tokens * activation_bytes(model, precision) * kept) + rows_held
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
     return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)
