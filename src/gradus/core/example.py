@@ -27,9 +27,9 @@ class Example:
     """One row (or window) as token ids.
 
     `sequences` are int arrays [T_s]; `following` is the token after the last one in a window of running text,
-    so that the last position has something to predict; `label` is a class index, a number, zeros and
-    ones [K] that say which of K labels the row has, or None; `truncated` counts tokens that the context made
-    us cut.
+    so that the last position has something to predict (a window may be in pieces, each of which goes on with
+    the next); `label` is a class index, a number, zeros and ones [K] that say which of K labels the row has,
+    or None; `truncated` counts tokens that the context made us cut.
 
     `segments`, one an array of `sequences` and as long, say which of two texts a token belongs to (BERT).
     `prefix` is how many tokens at the head of each sequence all of it sees (a prefix language model).

@@ -115,6 +115,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     parameters = _parameters(prepared)
     scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
     seen = min(model.context, prepared.tokens_per_row)
+    if (grows := prepared.node.stage.window_ramp) is not None:
+        seen = grows.mean(seen)
     whole = model.flops_per_token(seen, scored)
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length

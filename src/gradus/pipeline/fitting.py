@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
 from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.ramp import WindowRamp
 from gradus.data.rows import RowsData
 from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig
@@ -74,6 +75,21 @@ def require_base(starts: bool, transferred: Transferred, rivals: Sequence[str]) 
             "leave it out; `adapters.projections` says what has one",
         )
         raise wrong(rivals[0], problem, None, hint)
+
+
+def require_pieces(
+    ramp: WindowRamp, objectives: Sequence[ObjectiveConfig], reads: Literal["text", "rows"]
+) -> None:
+    """Raises where windows cannot be read in pieces, and for a ramp that is none."""
+    if reads == "rows":
+        raise wrong("window_ramp", "rows have no windows", None, "leave it out")
+    if stranger := next((one.kind for one in objectives if one.kind != "causal_lm"), None):
+        problem = "only causal_lm reads a window in pieces"
+        raise wrong("window_ramp", problem, stranger, "leave it out, or a stage with causal_lm alone")
+    if ramp.start.amount < 1 or ramp.start.amount % 1:
+        raise wrong("window_ramp.from", "a whole number of at least 1 is wanted", ramp.start)
+    if not 0 < ramp.over.amount <= 100:
+        raise wrong("window_ramp.over", "a share of the stage is wanted", ramp.over, "such as 30 %")
 
 
 def require_whole(starts: bool, transferred: Transferred, adapted: bool) -> None:

@@ -58,6 +58,7 @@ def prepare(node: Node, material: Material) -> Prepared:
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     prepared = Prepared(node, tokenizer, model, answers, splits, probes)
     _check_metric(prepared)
+    _check_windows(prepared)
     groups = [one.match for one in node.stage.optimizer.groups or ()]
     require_parameters(f"stages.{node.name}", list(prepared.shapes), node.stage.freeze or (), groups)
     return prepared
@@ -228,6 +229,14 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
         counts=counts,
         skipped=source.skipped,
     )
+
+
+def _check_windows(prepared: Prepared) -> None:
+    """Raises UserError where windows are to grow that are as long from the start."""
+    ramp, name = prepared.node.stage.window_ramp, prepared.node.name
+    if ramp is not None and ramp.start.amount >= (longest := prepared.train.longest):
+        field, hint = f"stages.{name}.window_ramp.from", f"fewer than {longest} tokens"
+        raise UserError("no window is longer", field=field, text=str(ramp.start), hint=hint)
 
 
 def _check_metric(prepared: Prepared) -> None:

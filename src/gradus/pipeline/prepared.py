@@ -134,6 +134,12 @@ class Prepared:
         return max(1, round(ramp.start.amount / per_row)), ramp.over.amount / 100
 
     @cached_property
+    def windows(self) -> tuple[int, float] | None:
+        """Tokens of the first windows, and over which share of the stage they become whole."""
+        ramp = self.node.stage.window_ramp
+        return None if ramp is None else (int(ramp.start.amount), ramp.over.amount / 100)
+
+    @cached_property
     def tokens_per_row(self) -> float:
         return self.train.tokens / len(self.train)
 

@@ -125,7 +125,7 @@ class StageRun:
         saved = time.monotonic()
         for report in trainer.steps(timetable):
             if report.losses:
-                self._note(_train_line(report, trainer.feed.source))
+                self._note(_train_line(report, trainer.feed))
                 left = trainer.seconds / report.clock.step * (trainer.feed.steps - report.clock.step)
                 self.context.told.report(report, left)
             if "evaluate" in report.due:
@@ -150,7 +150,7 @@ class StageRun:
         learner = self._learner()
         prepared, stage = self.prepared, self.node.stage
         feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
-                    self.world.rank, self.world.size, prepared.ramp)  # fmt: skip
+                    self.world.rank, self.world.size, prepared.ramp, prepared.windows)  # fmt: skip
         optimizers = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
@@ -359,10 +359,11 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     }
 
 
-def _train_line(report: Report, source: Any) -> dict[str, Any]:
+def _train_line(report: Report, feed: Feed) -> dict[str, Any]:
     clock = report.clock
     scale = {} if report.loss_scale is None else {"loss_scale": report.loss_scale}
-    return {"kind": "train", "step": clock.step, "epoch": clock.epoch(len(source)), "rows": clock.rows,
+    length = {} if feed.windows is None else {"window": feed.window(clock.step - 1)}
+    return {"kind": "train", "step": clock.step, "epoch": clock.epoch(len(feed.source)), "rows": clock.rows,
             "tokens": clock.tokens, "loss": report.losses, "total": report.total, "lr": report.lr,
             "grad_norm": report.grad_norm,
-            "tokens_per_second": round(report.tokens_per_second, 1), **scale}  # fmt: skip
+            "tokens_per_second": round(report.tokens_per_second, 1), **scale, **length}  # fmt: skip

@@ -13,6 +13,7 @@ from gradus.core.duration import BatchSize, Duration, Quantity, Share
 from gradus.core.model import FURTHER_DROPOUTS, ModelConfig
 from gradus.data.formats import TextToText
 from gradus.data.mixture import Mixture
+from gradus.data.ramp import WindowRamp
 from gradus.data.rows import RowsData
 from gradus.data.tagged import Tagged
 from gradus.data.text import TextData
@@ -29,6 +30,7 @@ from gradus.optim.unfreezing import Unfreeze
 from gradus.pipeline.fitting import (
     require_base,
     require_labels,
+    require_pieces,
     require_texts,
     require_whole,
     require_windows,
@@ -111,6 +113,8 @@ class Stage(Config):
     """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
     batch_ramp: BatchRamp | None = None
     """A smaller batch at the start, as in GPT-3; `batch` is what it grows to."""
+    window_ramp: WindowRamp | None = None
+    """Short windows of text at the start."""
     length: Duration
     """In epochs, steps, tokens or minutes."""
     preset: StagePreset | None = None
@@ -194,6 +198,8 @@ class Stage(Config):
         if self.batch_ramp is not None and not 1 <= self.batch_ramp.start.amount <= self.batch.amount:
             problem = "the batch grows from at least 1 to `batch`"
             raise wrong("batch_ramp.from", problem, self.batch_ramp.start, f"at most {self.batch}")
+        if self.window_ramp is not None:
+            require_pieces(self.window_ramp, self.objectives, self.reads)
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
             raise wrong("batch", "a whole number of at least 1 is wanted", self.batch)
         if self.length.amount <= 0:
