@@ -39,7 +39,8 @@ class Example:
     sequence where in it an answer begins and ends, -1 where it does not stand there whole, and where the text
     begins and ends that it may be taken from: places of tokens, the last one included. `tagged` [J, 3] are
     the tokens that say the tag of a word: the place in the sequence, -1 where the word has no token there;
-    the number of the word; and its tag, -1 where that is not known.
+    the number of the word; and its tag, -1 where that is not known. `below` [T, D] are the states that frozen
+    layers make of its tokens, where these are kept.
     """
 
     row: int
@@ -53,6 +54,7 @@ class Example:
     chosen: tuple[np.ndarray, np.ndarray] | None = None
     spans: np.ndarray | None = None
     tagged: np.ndarray | None = None
+    below: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -124,18 +126,21 @@ class Ragged:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Examples ready for one forward: `row` [S] names each sequence's row, `targets` holds one entry an
-    objective, `decoded` is what a decoder beside the encoder reads, one sequence for each of the source."""
+    objective, `decoded` is what a decoder beside the encoder reads, one sequence for each of the source,
+    `below` [N, D] what frozen layers make of the source, where that is kept."""
 
     source: Ragged
     row: np.ndarray
     targets: tuple[Targets, ...]
     tokens: int
     decoded: Ragged | None = None
+    below: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         targets = tuple(target.to(device) for target in self.targets)
         decoded = None if self.decoded is None else self.decoded.to(device)
-        return Batch(self.source.to(device), self.row, targets, self.tokens, decoded)
+        below = None if self.below is None else self.below.to(device)
+        return Batch(self.source.to(device), self.row, targets, self.tokens, decoded, below)
 
 
 def ragged(
@@ -172,7 +177,15 @@ def collate(examples: Sequence[Example], targets: Sequence[Sequence[ExampleTarge
     starts = np.concatenate([[0], np.cumsum([example.states for example in examples])])
     joined = tuple(_join(of_objective, starts) for of_objective in targets)
     tokens = sum(example.tokens for example in examples)
-    return Batch(source, row, joined, tokens, ragged(said) if said else None)
+    below = [example.below for example in examples if example.below is not None]
+    states = _filled(below, len(source.tokens)) if below else None
+    return Batch(source, row, joined, tokens, ragged(said) if said else None, states)
+
+
+def _filled(below: Sequence[torch.Tensor], rows: int) -> torch.Tensor:
+    """States end to end, and zeros for the dead tail."""
+    tail = below[0].new_zeros(rows - sum(map(len, below)), below[0].shape[1])
+    return torch.cat([*below, tail])
 
 
 def _join(parts: Sequence[ExampleTargets], starts: np.ndarray) -> Targets:

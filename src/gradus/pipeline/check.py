@@ -134,7 +134,14 @@ def _frozen(prepared: Prepared) -> list[str]:
     parts = prepared.learning, prepared.shapes
     learning, every = (sum(shape.numel() for shape in part.values()) for part in parts)
     told = f"{prepared.node.name}: {learning:,} of {every:,} parameters learn"
-    return [told] if learning < every else []
+    notes = [told] if learning < every else []
+    if prepared.cached:
+        layers, size = counted(prepared.cached, "layer"), f"{prepared.states_bytes / 1e6:,.1f} MB"
+        what = f"what the lowest {layers} of {prepared.model.layers} make of train"
+        notes.append(
+            f"{prepared.node.name}: {what} is computed once, without dropout, and takes {size} at most"
+        )
+    return notes
 
 
 def _grown(prepared: Prepared) -> list[str]:

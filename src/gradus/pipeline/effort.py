@@ -22,7 +22,7 @@ OUTPUTS = ("transformer.unembedding.weight", "transformer.embedding.tokens.weigh
 def effort(prepared: Prepared, seen: float, scored: float, steps: int) -> float:
     """The share of `prepared`, over all of its steps; see `ModelConfig.flops_per_token` for the rest."""
     return sum(
-        share * work(prepared.model, prepared.shapes, learning, seen, scored)
+        share * work(prepared.model, prepared.shapes, learning, seen, scored, prepared.cached)
         for share, learning in phases(prepared, steps)
     )
 

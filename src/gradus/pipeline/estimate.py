@@ -60,6 +60,7 @@ def disk_bytes(prepared: Prepared) -> int:
     """What a stage writes at most: checkpoints of weights and optimizer, the model folder, token shards."""
     parameters, kept = _parameters(prepared), _kept(prepared)
     disk = 4 * (parameters + kept) * (prepared.node.stage.save.keep + 1) + 8 * parameters
+    disk += prepared.states_bytes
     return disk + sum(store.total * 2 for part in prepared.splits.values() for store in part.stores)
 
 
@@ -133,6 +134,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
             steps = len(step_bounds(rows, prepared.batch, prepared.ramp)) - 1
         per_token = whole * effort(prepared, seen, scored, steps)
         seconds = tokens * per_token / speed
+    once = prepared.train.tokens * model.flops_per_token(seen, 0) / 3 * prepared.cached / model.layers
+    seconds += once / speed
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
@@ -152,4 +155,4 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     memory = BASE_BYTES + weights + int(step_tokens * activation_bytes(model, precision) * kept) + rows_held
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
-    return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)
+    return Estimate(steps, tokens, parameters, tokens * per_token + once, int(memory), disk, seconds)

@@ -92,6 +92,17 @@ def require_pieces(
         raise wrong("window_ramp.over", "a share of the stage is wanted", ramp.over, "such as 30 %")
 
 
+def require_sameness(objectives: Sequence[ObjectiveConfig], grows: bool) -> None:
+    """Raises where frozen layers would read something else every epoch."""
+    if stranger := next((one.kind for one in objectives if one.corrupts), None):
+        problem = "this objective changes what is read anew every epoch"
+        raise wrong("cache_frozen", problem, stranger, "leave it out, or another objective")
+    if grows:
+        raise wrong(
+            "cache_frozen", "windows that grow are read anew", None, "leave out `window_ramp`, or this"
+        )
+
+
 def require_whole(starts: bool, transferred: Transferred, adapted: bool) -> None:
     """Raises where there is no whole model to grow, and where adapters would stand on a folder that does not
     have the layers they belong to."""

@@ -26,6 +26,7 @@ from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
 from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
+from gradus.training.frozen import MOST_BYTES, frozen_layers
 from gradus.training.learner import Learner
 
 
@@ -110,6 +111,17 @@ class Prepared:
         """Of `shapes` those that learn."""
         named = self.outline.named_parameters()
         return {name: parameter.shape for name, parameter in named if parameter.requires_grad}
+
+    @cached_property
+    def cached(self) -> int:
+        """Layers, from the embedding up, whose states are kept."""
+        kept = self.node.stage.cache_frozen is not None
+        return frozen_layers(self.outline.transformer, self.model.layers) if kept else 0
+
+    @property
+    def states_bytes(self) -> int:
+        """What they take on disk, at most."""
+        return self.train.tokens * self.model.width * MOST_BYTES if self.cached else 0
 
     @property
     def main(self) -> int:

@@ -37,6 +37,7 @@ from gradus.pipeline.progress import Told
 from gradus.pipeline.saying import answer_metrics
 from gradus.pipeline.starting import starting_learner
 from gradus.training import checkpoint
+from gradus.training.frozen import StateCache
 from gradus.training.learner import Learner
 from gradus.training.scaling import LossScale
 from gradus.training.stopping import Stopping
@@ -149,8 +150,9 @@ class StageRun:
     def _trainer(self, measured: int | None) -> Trainer:
         learner = self._learner()
         prepared, stage = self.prepared, self.node.stage
-        feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
-                    self.world.rank, self.world.size, prepared.ramp, prepared.windows)  # fmt: skip
+        source, rows = self._train_source(learner), prepared.total_rows(measured)
+        feed = Feed(source, prepared.batch, self.node.seed, rows, self.world.rank, self.world.size,
+                    prepared.ramp, prepared.windows)  # fmt: skip
         optimizers = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
@@ -158,6 +160,17 @@ class StageRun:
                        penalty=self._penalty(learner),
                        scaling=LossScale() if self.precision == "fp16" else None,
                        unfreezing=self._unfreezing(learner, feed.steps))  # fmt: skip
+
+    def _train_source(self, learner: Learner) -> Source:
+        """Train, with what frozen layers make of it where that is kept; `learner` has the weights that it
+        starts from."""
+        cache, learner.transformer.cached = self.node.stage.cache_frozen, self.prepared.cached
+        if cache is None:
+            return self.prepared.train
+        conditions = {key: value for key, value in self.environment.items() if key != "world"}
+        folder, told = self.context.stages.parents[1] / "cache", self.context.told
+        kept = StateCache(folder, cache.gigabytes, conditions, self.budget, told.working)
+        return kept.over(self.prepared.train, learner.transformer, self.world)
 
     def _unfreezing(self, learner: Learner, steps: int) -> Unfreezing | None:
         if (unfreeze := self.node.stage.unfreeze) is None:

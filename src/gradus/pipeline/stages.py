@@ -31,12 +31,14 @@ from gradus.pipeline.fitting import (
     require_base,
     require_labels,
     require_pieces,
+    require_sameness,
     require_texts,
     require_whole,
     require_windows,
 )
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
+from gradus.training.frozen import CacheFrozen
 from gradus.training.growth import Grow
 from gradus.training.transfer import Transferred
 
@@ -126,6 +128,8 @@ class Stage(Config):
     """More layers than what it starts from has."""
     freeze: list[str] | None = Field(None, min_length=1)
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
+    cache_frozen: CacheFrozen | None = None
+    """Frozen layers at the bottom compute once, and are then read."""
     unfreeze: Unfreeze | None = None
     """The upper layers learn first, and the lower ones join them."""
     adapters: Adapters | None = None
@@ -198,6 +202,8 @@ class Stage(Config):
         if self.batch_ramp is not None and not 1 <= self.batch_ramp.start.amount <= self.batch.amount:
             problem = "the batch grows from at least 1 to `batch`"
             raise wrong("batch_ramp.from", problem, self.batch_ramp.start, f"at most {self.batch}")
+        if self.cache_frozen is not None:
+            require_sameness(self.objectives, self.window_ramp is not None)
         if self.window_ramp is not None:
             require_pieces(self.window_ramp, self.objectives, self.reads)
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
