@@ -40,8 +40,11 @@ class Regression(RowObjective):
         self._range = task.range
 
     def targets(self, example: Example) -> ExampleTargets:
-        weight = float(example.label is not None)
-        return self.one_target(example, float(example.label or 0), weight, np.float64)
+        """Of a mixed row the number between those of both (Zhang et al. 2018, section 2)."""
+        number = float(example.label or 0)
+        if (partner := example.partner) is not None:
+            number += partner.share * (float(partner.label or 0) - number)
+        return self.row_targets(example, np.array([number]), np.array([float(example.label is not None)]))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
