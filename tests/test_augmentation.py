@@ -3,6 +3,7 @@ shares are what they are said to be."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from gradus.data.augmentation import (
 )
 from gradus.data.parting import Parted
 from gradus.data.synonyms import Synonyms, read_synonyms
+from gradus.pipeline.worked import rewritten
+from gradus.pipeline.worked_augmentation import WORKED
 from gradus.tokenizers.segmenters import segmenter
 
 ENGLISH = "A good film , really; don't miss it in New York ."
@@ -182,3 +185,9 @@ def test_a_table_that_is_none_is_told(content: str | bytes, told: str, tmp_path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=told):
         read_synonyms(path, "augment.0.file")
+
+
+def test_the_examples_of_the_page_are_printed_by_the_code() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    assert rewritten(text, WORKED) == text, "python -m gradus.pipeline.worked_augmentation"
+    assert sorted(re.findall(r"<!-- printed: (.+?) -->", text)) == sorted(WORKED)

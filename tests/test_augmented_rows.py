@@ -313,8 +313,8 @@ def test_the_table_and_the_list_decide_the_fingerprint(tmp_path: Path) -> None:
 def test_check_shows_a_row_before_and_after(tmp_path: Path) -> None:
     augment = [{"kind": "masking", "rows": "100 %"}, {"kind": "mix"}]
     notes = check(recipe(tmp_path / "r.yaml", augment), runs=tmp_path / "runs", device="cpu").notes
-    (note,) = [note for note in notes if "augment" in note]
-    assert note.startswith("finetune: augment: builtin:tiny/train:1: text: ")
+    (note,) = [note for note in notes if "is read as" in note]
+    assert note.startswith("finetune: masking and mix: builtin:tiny/train:")
     assert "[mask]" in note and " is read as " in note and "; mixed with builtin:tiny/train:" in note
 
 

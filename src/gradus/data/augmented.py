@@ -54,23 +54,18 @@ class AugmentedRows(Rows):
         self.rows, self.changes, self.columns = rows, changes, encoder.format.changeable
         self.encoder = replace(encoder, long="truncate") if encoder.long == "error" else encoder
         self._known = [self._known_of(place, one) for place, one in enumerate(changes.list)]
-        mixing = [place for place, one in enumerate(changes.list) if isinstance(one, Mixing)]
+        mixing = [(place, one) for place, one in enumerate(changes.list) if isinstance(one, Mixing)]
         self._mixing = mixing[0] if mixing else None
 
     @property
     def tokens(self) -> int:
         """Tokens of one epoch, those of mixed rows counted as they are expected, all others as in the
         files."""
-        return round(super().tokens * (1 + (self._mix.chance if self._mix else 0)))
+        return round(super().tokens * (1 + (self._mixing[1].chance if self._mixing else 0)))
 
     @property
     def longest(self) -> int:
-        return super().longest * (2 if self._mix else 1)
-
-    @property
-    def _mix(self) -> Mixing | None:
-        found = self.changes.list[self._mixing] if self._mixing is not None else None
-        return found if isinstance(found, Mixing) else None
+        return super().longest * (2 if self._mixing else 1)
 
     def example(self, index: int, epoch: int = 0) -> Example:
         own, drawn = self._alone(index, epoch), self.partner(index, epoch)
@@ -81,10 +76,10 @@ class AugmentedRows(Rows):
 
     def partner(self, index: int, epoch: int) -> tuple[int, float] | None:
         """The row that a row is mixed with in an epoch, and what that weighs; None where it is read alone."""
-        mix = self._mix
-        if mix is None or len(self) < 2:
+        if self._mixing is None or len(self) < 2:
             return None
-        random = self._random(epoch, index, self._mixing)
+        place, mix = self._mixing
+        random = self._random(epoch, index, place)
         if random.random() >= mix.chance:
             return None
         other = int(random.integers(len(self) - 1))
@@ -115,7 +110,7 @@ class AugmentedRows(Rows):
             encoder = replace(encoder, tokenizer=Hiding(encoder.tokenizer))
         return encoder.encode([row])[0]
 
-    def _random(self, epoch: int, index: int, place: int | None) -> np.random.Generator:
+    def _random(self, epoch: int, index: int, place: int) -> np.random.Generator:
         return keyed_generator("augment", self.changes.seed, epoch, index, place)
 
     def _known_of(self, place: int, one: Augment) -> Known:

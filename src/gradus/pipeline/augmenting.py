@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gradus.core.errors import UserError, counted
+from gradus.core.errors import UserError, counted, quote
 from gradus.core.storage import digest_file, folder_digest, from_home
 from gradus.data.augmentation import Augment, BackTranslation, Insertion, Masking, Replacement
 from gradus.data.augmented import AugmentedRows, Changes, shown
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from gradus.pipeline.prepared import Prepared
     from gradus.pipeline.splits import Split
 
-SEARCHED = 1000
-"""Rows among which `check` looks for one to show."""
+SEARCHED, SHORT = 200, 60
+"""Rows among which `check` looks for one to show, and characters of one that can be shown whole."""
 
 
 def augment_digests(name: str, augment: Sequence[Augment], root: Path) -> list[dict[str, str]]:
@@ -98,15 +98,24 @@ def augment_notes(prepared: Prepared) -> list[str]:
         return []
     for one in _paraphrases(prepared):
         texts, left = counted(len(one.texts), "text"), one.left
-        done = f", {len(one.texts) - left:,} of them already" if left < len(one.texts) else ""
+        done = f": {len(one.texts) - left:,} done" if left else ": all done"
+        done = done if left < len(one.texts) else ""
         notes.append(f"{name}: augment: {texts} to be translated there and back before training{done}")
     if any(one.left for one in _paraphrases(prepared)):
         return notes
-    for index in range(min(len(source), SEARCHED)):
-        changed, partner = source.texts(index, 0), source.partner(index, 0)
-        if changed or partner:
-            return [*notes, f"{name}: augment: {source.where(index)}: {_told(source, index)}"]
+    places = range(min(len(source), SEARCHED))
+    changed = [index for index in places if source.texts(index, 0) or source.partner(index, 0)]
+    if changed:
+        kinds = " and ".join(one.kind for one in source.changes.list)
+        short = (index for index in changed if all(len(text) <= SHORT for text in _texts(source, index)))
+        index = next(short, changed[0])
+        notes.append(f"{name}: {kinds}: {source.where(index)}: {_told(source, index)}")
     return notes
+
+
+def _texts(source: AugmentedRows, index: int) -> list[str]:
+    """The texts of a row that may be changed."""
+    return [source.rows[index].fields[column] for column in source.columns]
 
 
 def _told(source: AugmentedRows, index: int) -> str:
@@ -115,7 +124,7 @@ def _told(source: AugmentedRows, index: int) -> str:
     changed, partner = source.texts(index, 0), source.partner(index, 0)
     for column in source.columns if changed else ():
         if column in changed:
-            told.append(f"{column}: {fields[column]!r} is read as {shown(changed[column])!r}")
+            told.append(f"{column}: {quote(fields[column])} is read as {quote(shown(changed[column]))}")
     if partner is not None:
         told.append(f"mixed with {source.where(partner[0])}, which weighs {partner[1]:.2f}")
     return "; ".join(told)

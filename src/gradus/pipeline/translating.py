@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradus.core.errors import UserError, counted
-from gradus.core.storage import digest_json, folder_digest, lock, read_json, write_json
+from gradus.core.storage import digest_json, folder_digest, lock, read_json, sweep, write_json
 from gradus.data.readers import Row
 from gradus.data.templates import names_in
 from gradus.data.text_to_text import TextToTextEncoder
@@ -96,7 +96,9 @@ class Paraphrases(Mapping[str, str]):
         if not self.left:
             return
         with lock(self.cache / ".back-translation.lock", wait=True):
-            self._make([piece for piece in self.pieces if not piece[0].is_file()])
+            if missing := [piece for piece in self.pieces if not piece[0].is_file()]:
+                sweep(self.cache, "back-translation-*")
+                self._make(missing)
 
     def _make(self, missing: Sequence[tuple[Path, Sequence[str]]]) -> None:
         from gradus.pipeline.serving import load
@@ -108,11 +110,7 @@ class Paraphrases(Mapping[str, str]):
             said = said_for(back, said_for(there, texts, self.temperature), self.temperature)
             write_json(file, [again or text for text, again in zip(texts, said)])
             done, kept = done + len(texts), kept + said.count("")
-        whole = (
-            f"; {counted(kept, 'text')} too long, or of which nothing was left: kept as they are"
-            if kept
-            else ""
-        )
+        whole = f"; too long, or nothing was left of them: {kept:,}, kept as they are" if kept else ""
         self.told.say(f"translating there and back: done, {counted(len(self.texts), 'text')}{whole}")
 
     @cached_property
