@@ -248,6 +248,20 @@ def test_a_mixed_number_is_between_both() -> None:
     assert torch.allclose(by_both - found, torch.tensor(0.6 * 0.4 * 25.0, dtype=torch.float64))
 
 
+def test_mixed_label_sets_are_the_losses_of_both() -> None:
+    """The loss of sigmoids is linear in what is wanted: one target between both is both, weighed."""
+    task = Task(toy.model(), "toy", tuple("abc"), sets=True)
+    learner = Learner(Transformer(toy.model(), torch.float64), [ClassificationConfig(dropout=0).build(task)])
+    learner = learner.initialise(1).double()
+    sets = np.array([1.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0])
+    one, other = (replace(row, label=marks) for row, marks in zip(toy.examples(2), sets))
+    found, first, second = (
+        learner(learner.prepare([mixed(replace(one, label=a), replace(other, label=b), 0.3)]))[0]
+        for a, b in (sets, (sets[0], sets[0]), (sets[1], sets[1]))
+    )
+    assert torch.allclose(found, 0.7 * first + 0.3 * second, rtol=1e-12) and first != second
+
+
 def test_lambda_is_drawn_from_beta(tokens: Tokenizer) -> None:
     """Oracle: mean 1/2 and variance 1 / (4 (2 alpha + 1)); every other row is as likely."""
     source = augmented(Mixing(alpha=0.5), tokenizer=tokens)

@@ -25,9 +25,9 @@ from gradus.core.words import WordEdges
 from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
-Measure = Literal["tokens", "classes", "number", "choices", "spans", "tags"]
-"""What an objective predicts: tokens of a text, the class of a row, its number, which of its answers is
-right, where in its context the answer stands, or the tags of its words."""
+Measure = Literal["tokens", "classes", "sets", "number", "choices", "spans", "tags"]
+"""What an objective predicts: tokens of a text, the class of a row, which labels it has, its number, which
+of its answers is right, where in its context the answer stands, or the tags of its words."""
 
 EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
 """All arrangements."""
@@ -63,13 +63,15 @@ class Task:
     stage: str
     labels: tuple[str, ...] = ()
     class_weights: tuple[float, ...] | None = None
-    """What a row of each class weighs; 1 unless given."""
+    """What each label weighs; 1 unless given. See `data.label_weights`."""
     range: tuple[float, float] | None = None
     """The least and the largest number that train has seen."""
     special: tuple[int, ...] = ()
     """The ids of the tokens that play a role."""
     vocabulary: Vocabulary | None = None
     """The tokens; only objectives with `roles` ask."""
+    sets: bool = False
+    """Whether a row has any number of the labels."""
 
     @property
     def tokens(self) -> Vocabulary:
@@ -255,6 +257,16 @@ def extracts(example: Example, model: ModelConfig) -> np.ndarray:
     sizes = lengths(example)
     ends = np.cumsum(sizes)
     return ends - sizes if model.arrangement == "encoder" else ends - 1
+
+
+def wanted(example: Example, unknown: float | np.ndarray) -> np.ndarray:
+    """What the label says, `unknown` where there is none; of a mixed row what is between both, by what each
+    weighs (Zhang et al. 2018, section 2)."""
+    own = np.asarray(unknown if example.label is None else example.label, np.float64)
+    if (partner := example.partner) is None:
+        return own
+    other = np.asarray(unknown if partner.label is None else partner.label)
+    return own + partner.share * (other - own)
 
 
 class TokenObjective(Objective):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import squared_error_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, wanted
 
 
 class RegressionConfig(HeadConfig):
@@ -40,11 +40,8 @@ class Regression(RowObjective):
         self._range = task.range
 
     def targets(self, example: Example) -> ExampleTargets:
-        """Of a mixed row the number between those of both (Zhang et al. 2018, section 2)."""
-        number = float(example.label or 0)
-        if (partner := example.partner) is not None:
-            number += partner.share * (float(partner.label or 0) - number)
-        return self.row_targets(example, np.array([number]), np.array([float(example.label is not None)]))
+        weight = float(example.label is not None)
+        return self.row_targets(example, wanted(example, 0.0)[None], np.array([weight]))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

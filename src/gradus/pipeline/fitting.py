@@ -38,6 +38,22 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
 
 
+LABELLED = ("classification", "token_classification")
+"""Objectives whose answers have names."""
+
+
+def require_labels(data: RowsData, tasks: Sequence[ObjectiveConfig]) -> None:
+    """Raises for keys about labels where what reads those of rows, `tasks`, does not know such."""
+    kinds = [one.kind for one in tasks]
+    for key, fits in (("labels", LABELLED), ("weights", LABELLED), ("multi_label", LABELLED[:1])):
+        if getattr(data, key) is not None and not {*fits} & {*kinds}:
+            problem = f"this key is for {' and '.join(fits)}"
+            raise wrong(f"data.{key}", problem, None, "leave it out")
+    if data.multi_label and any(getattr(one, "label_smoothing", None) for one in tasks):
+        hint = "leave it out, or `multi_label`"
+        raise wrong("objectives", "label_smoothing is for one label a row", None, hint)
+
+
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
     """The same rows as texts to read and to say (Raffel et al. 2020, section 2.4): of two texts each under
     its column's name, and a class says its own."""
