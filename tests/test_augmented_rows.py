@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import toy
 from test_laws import farthest, gradients
@@ -371,3 +372,17 @@ def test_what_cannot_be_is_refused_by_check(patch: dict[str, Any], words: str, t
     path = recipe(tmp_path / "r.yaml", None, patch)
     with pytest.raises(UserError, match=words):
         check(path, runs=tmp_path / "runs", device="cpu")
+
+
+def test_masking_needs_a_token_that_plays_mask(tmp_path: Path) -> None:
+    words = {"[unk]": 0, "</s>": 1, "good": 2, "好": 3}
+    theirs = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[unk]"))
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    roles = {"unknown": "[unk]", "end": "</s>"}
+    patch = {"tokenizer": {"kind": "pretrained", "path": str(tmp_path / "tokenizer.json"), "roles": roles}}
+    path = recipe(tmp_path / "r.yaml", [{"kind": "swap"}, {"kind": "masking"}], patch)
+    with pytest.raises(UserError, match=r"augment\.1: no token plays the role mask: 'masking' .deletion, or"):
+        check(path, runs=tmp_path / "runs", device="cpu")
+    patch["tokenizer"]["roles"] = {**roles, "mask": "好"}
+    assert check(recipe(path, [{"kind": "masking"}], patch), runs=tmp_path / "runs", device="cpu").nodes
