@@ -25,6 +25,7 @@ from gradus.families import FAMILIES
 from gradus.families.heads import Task as HeadTask
 from gradus.objectives import HeadConfig
 from gradus.optim.optimizers import AdaFactor
+from gradus.pipeline.augmenting import augment_notes
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.leaks import leakage
 from gradus.pipeline.material import Material
@@ -106,6 +107,7 @@ def check(
         checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
         notes += _capped(checked[-1])
         notes += _frozen(prepared)
+        notes += augment_notes(prepared)
         notes += _notes(prepared)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary

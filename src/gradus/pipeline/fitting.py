@@ -8,9 +8,11 @@ from typing import get_args
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
+from gradus.data.augmentation import Augment, Masking, Mixing
 from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
-from gradus.data.text import WindowKind
+from gradus.data.text import TextData, WindowKind
 from gradus.objectives import ObjectiveConfig
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
@@ -96,3 +98,33 @@ def require_parameters(
             raise UserError("no parameter has such a name", field=f"{field}.{key}", text=idle[0], hint=hint)
     if len(matching(names, frozen)) == len(names):
         raise UserError("nothing is left to learn", field=f"{field}.freeze", text=", ".join(frozen))
+
+
+def require_augmentable(
+    augment: Sequence[Augment], data: TextData | RowsData | Mixture, objectives: Sequence[ObjectiveConfig]
+) -> None:
+    """Raises for augmentation of what is no labelled rows, or of rows whose texts the labels point into;
+    for kinds in another order than they can be done in; and for a kind that these objectives cannot learn
+    from."""
+    if not augment:
+        return
+    if not isinstance(data, RowsData):
+        hint = "text is changed by its objective: masked_lm, span_corruption or denoising"
+        raise wrong("augment", "this changes labelled rows", None, hint)
+    if not data.format.changeable:
+        hint = "the formats single, pair, similarity, multiple_choice, question and text_to_text can"
+        raise wrong("augment", f"rows of the format {data.format.kind} cannot be changed: tags go with words",
+                    None, hint)  # fmt: skip
+    for place, (one, before) in enumerate(zip(augment, (None, *augment))):
+        if before is not None and (before.turn > one.turn or isinstance(before, Mixing)):
+            hint = "back_translation, then what changes words, then masking, then one mix"
+            raise wrong(f"augment.{place}", f"this cannot follow {before.kind}", one.kind, hint)
+        reading = [objective.kind for objective in objectives if objective.measure == "tokens"]
+        if isinstance(one, Masking) and (
+            reader := next((kind for kind in reading if kind != "seq2seq"), None)
+        ):
+            problem = f"{reader} would learn to say the mask"
+            raise wrong(f"augment.{place}", problem, one.kind, f"deletion, or a stage without {reader}")
+        if isinstance(one, Mixing) and not any(row.measure in ("classes", "number") for row in objectives):
+            hint = "classification and regression can"
+            raise wrong(f"augment.{place}", "nothing of this stage can be mixed", one.kind, hint)

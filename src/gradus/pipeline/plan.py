@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.errors import UserError, nearest, under
-from gradus.core.storage import MANIFEST, digest_file, digest_json, from_home, read_json
+from gradus.core.storage import digest_json, folder_digest, from_home
 from gradus.data.formats import Pair, Single
 from gradus.data.labels import Labels
 from gradus.data.rows import RowsData
+from gradus.pipeline.augmenting import augment_digests
 from gradus.pipeline.fitting import as_text
 from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
@@ -161,6 +162,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         made_of["libraries"] = libraries
     if stage.reads == "text":
         made_of["prompts"] = recipe.prompts
+    if stage.augment:
+        made_of["augment"] = augment_digests(name, stage.augment, material.root)
     if stage.zero_shot:
         made_of["zero_shot"] = probe_digests(name, stage, material)
     alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
@@ -189,11 +192,3 @@ def _folder(stage: Stage, material: Material, name: str) -> Path:
             hint="it has no config.json",
         )
     return folder
-
-
-def folder_digest(folder: Path) -> str:
-    """The digest of a model folder: its manifest where there is one, else its files."""
-    if (folder / MANIFEST).is_file():
-        return digest_json(read_json(folder / MANIFEST))
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-    return digest_json({path.name: digest_file(path) for path in files})

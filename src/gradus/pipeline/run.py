@@ -17,6 +17,7 @@ import torch
 from gradus.core.errors import UserError
 from gradus.core.storage import from_home, lock, read_json, sweep, write_file, write_json
 from gradus.distributed.world import World, close_world, open_world
+from gradus.pipeline.augmenting import translate
 from gradus.pipeline.environment import Signals
 from gradus.pipeline.estimate import disk_bytes
 from gradus.pipeline.finish import finish
@@ -116,7 +117,9 @@ def _prove(
     for node in left:
         if node.likeness not in needs:
             with file.placed(node.name):
-                needs[node.likeness] = disk_bytes(prepare(node, material))
+                prepared = prepare(node, material)
+                needs[node.likeness] = disk_bytes(prepared)
+                translate(prepared, context.world.device)
     leaks = leakage(nodes if left else [], material)
     if context.world.first:
         require_room(context.stages, sum(needs[node.likeness] for node in left))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from unicodedata import east_asian_width
 
@@ -292,12 +292,12 @@ WORKED: dict[str, Callable[[], str]] = {
 _BLOCK = re.compile(r"<!-- printed: (.+?) -->\n(```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
 
 
-def rewritten(text: str) -> str:
+def rewritten(text: str, worked: Mapping[str, Callable[[], str]] = WORKED) -> str:
     """The document with every block as the code prints it now. Raises KeyError for a name that is not in
-    `WORKED`."""
+    `worked`."""
 
     def block(found: re.Match[str]) -> str:
-        return f"<!-- printed: {found[1]} -->\n```text\n{WORKED[found[1]]()}\n```\n"
+        return f"<!-- printed: {found[1]} -->\n```text\n{worked[found[1]]()}\n```\n"
 
     return _BLOCK.sub(block, text)
 
