@@ -70,6 +70,8 @@ class Task:
     """The ids of the tokens that play a role."""
     vocabulary: Vocabulary | None = None
     """The tokens; only objectives with `roles` ask."""
+    follows: np.ndarray | None = None
+    """Which tag may follow which [K+1, K+1], as `data.tags.may_follow` says; None where any may."""
 
     @property
     def tokens(self) -> Vocabulary:
@@ -130,6 +132,11 @@ class HeadConfig(ObjectiveSettings):
     bias: bool | None = None
     """Whether the linear layer has a bias. Unless given as Hugging Face's classes: in a decoder it has none
     (OpenAI's release of GPT-1 has one), beside an encoder it has."""
+
+    @property
+    def chained(self) -> bool:
+        """Whether a CRF stands on the linear layer."""
+        return False
 
     def biased(self, model: ModelConfig) -> bool:
         """Whether the linear layer has a bias on this model."""

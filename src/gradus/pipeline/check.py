@@ -222,7 +222,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     for config in prepared.node.stage.objectives:
         if isinstance(config, HeadConfig) and config.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else config.measure
-            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))
+            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model), config.chained)
     return family.expressible(prepared.model, heads) or obstacle
 
 

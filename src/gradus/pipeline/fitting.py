@@ -8,9 +8,10 @@ from typing import get_args
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
-from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.formats import Format, Pair, Single, TextToText
+from gradus.data.tagged import Tagged
 from gradus.data.text import WindowKind
-from gradus.objectives import ObjectiveConfig
+from gradus.objectives import ObjectiveConfig, TokenClassificationConfig
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
 
@@ -33,6 +34,22 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[str(windows)]
         problem, hint = "no objective reads the label of these windows", f"add {{kind: {reader}}}"
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
+
+
+def require_chains(objectives: Sequence[ObjectiveConfig], form: Format) -> None:
+    """Raises for tags that are to follow each other where several tokens of a word have one, and for rules of
+    a scheme that has none."""
+    for place, one in enumerate(objectives):
+        if not isinstance(one, TokenClassificationConfig) or not isinstance(form, Tagged):
+            continue
+        legal = one.transitions == "legal"
+        if (legal or one.chained) and form.pieces == "all":
+            key = "transitions: legal" if legal else "loss: crf"
+            problem = f"with `{key}` each word has one tag, and here all of its tokens have"
+            raise wrong("data.format.pieces", problem, "all", "first, or in a decoder last")
+        if legal and form.scheme == "none":
+            problem, hint = "the scheme none has no rules which tag may follow which", "any, or a scheme"
+            raise wrong(f"objectives.{place}.transitions", problem, "legal", hint)
 
 
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
