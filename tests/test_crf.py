@@ -12,7 +12,7 @@ from torch import Tensor
 from gradus.core.example import Example
 from gradus.core.model import ModelConfig
 from gradus.data.tags import LETTERS, all_written, entities, may_follow, whole
-from gradus.nn.crf import ChainHead, Chains, Scores, barred, chain_nats, likeliest, marginals
+from gradus.nn.crf import Chain, Chains, Scores, barred, chain_nats, likeliest, marginals
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Task, TokenClassificationConfig
 from gradus.training.learner import Learner
@@ -102,12 +102,12 @@ def test_the_likeliest_row_and_the_probability_of_each_tag(rules: str, seed: int
 def test_a_chain_that_says_nothing_is_a_softmax_of_each_link() -> None:
     links, _, tags = drawn(LENGTHS, 4)
     begins, ends = edges(LENGTHS)
-    head = ChainHead(8, 4, 0.0, True).double()
-    on = head.scores.on(links, begins, ends)
+    chain = Chain(4).double()
+    on = chain.scores.on(links, begins, ends)
     plain = torch.nn.functional.cross_entropy(links, tags, reduction="sum")
-    found = chain_nats(on, head.scores.transitions, tags, Chains.of(begins)).sum()
+    found = chain_nats(on, chain.scores.transitions, tags, Chains.of(begins)).sum()
     assert float(found.detach()) == pytest.approx(float(plain.detach()), rel=1e-13)
-    assert torch.equal(likeliest(on, head.scores.transitions, Chains.of(begins)), links.argmax(1))
+    assert torch.equal(likeliest(on, chain.scores.transitions, Chains.of(begins)), links.argmax(1))
 
 
 def test_fp32_keeps_its_digits_on_long_chains() -> None:
@@ -174,7 +174,7 @@ def shaken(learner: Learner) -> Learner:
     torch.manual_seed(3)
     with torch.no_grad():
         for name in ("starts", "ends", "transitions"):
-            getattr(learner.heads["toy"], name).normal_()
+            getattr(learner.heads["toy"].chain, name).normal_()
     return learner
 
 

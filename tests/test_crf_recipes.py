@@ -60,6 +60,8 @@ def test_predict_evaluate_and_the_run_agree(
     (scores,) = model.logits([model.tokenizer.encode("第9回说")])
     assert scores.shape == (6, 5) and scores.dtype == np.float32
     assert command("report", folder)[0] == 0
+    shown = f"token_classification ({', '.join([*objective.values()][1:])})"
+    assert shown in (folder / "report.html").read_text()
 
     config, card = (
         json.loads((stage / "model" / name).read_text()) for name in ("config.json", "gradus.json")
@@ -80,7 +82,7 @@ def test_killed_and_started_again_it_has_the_same_bits(
     changed(path, "preset: bert-tiny", "preset: bert-tiny\n  dropout: 0.2")
     whole, again = killed_and_whole(path, "task", monkeypatch)
     assert whole.read_bytes() == again.read_bytes()
-    moved = load_file(whole)["heads.task.transitions"].numpy() != 0
+    moved = load_file(whole)["heads.task.chain.transitions"].numpy() != 0
     assert np.array_equal(moved, may_follow(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"], "bio")[:-1, :-1])
 
 
@@ -100,7 +102,7 @@ def test_a_head_passes_on_only_with_its_chain(tmp_path: Path) -> None:
         found[stage] = sorted(
             (one["tensor"].split(".", 2)[2], one["what"]) for one in table if "heads." in one["tensor"]
         )
-    parts = ["ends", "score.bias", "score.weight", "starts", "transitions"]
+    parts = ["chain.ends", "chain.starts", "chain.transitions", "score.bias", "score.weight"]
     # The heads of both are their own by name: what came from `task` is loaded or dropped, never lost.
     assert found["alike"] == [(part, "loaded") for part in parts]
     dropped = [(part, "dropped") for part in parts]
@@ -133,15 +135,17 @@ def test_a_damaged_chain_is_told(tmp_path: Path) -> None:
     file = record_of(folder)[0] / "model" / "model.safetensors"
     (file.parent / "MANIFEST.json").unlink()
     tensors = load_file(file)
-    whole = tensors["heads.task.transitions"]
+    whole = tensors["heads.task.chain.transitions"]
     save_file(
-        {**tensors, "heads.task.transitions": whole[:, 1:].contiguous()}, file, metadata={"format": "pt"}
+        {**tensors, "heads.task.chain.transitions": whole[:, 1:].contiguous()},
+        file,
+        metadata={"format": "pt"},
     )
     with pytest.raises(UserError, match="the head has shape 5 x 4, not 5 x 5"):
         load(file.parent, device="cpu")
-    del tensors["heads.task.ends"]
+    del tensors["heads.task.chain.ends"]
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"the weights lack a head.*heads.task.ends"):
+    with pytest.raises(UserError, match=r"the weights lack a head.*heads.task.chain.ends"):
         load(file.parent, device="cpu")
 
 

@@ -23,7 +23,7 @@ from gradus.core.model import ModelConfig
 from gradus.core.storage import write_json
 from gradus.families import FAMILIES, Family, Task
 from gradus.families.files import WEIGHTS, check_manifest, object_at, object_of, pieces_of
-from gradus.families.heads import CHAIN, LABELLED, NEXT
+from gradus.families.heads import LABELLED, NEXT
 from gradus.families.stored import Stored, by, check_shape, locate, read, shapes
 
 CARD, CONFIG = "gradus.json", "config.json"
@@ -115,7 +115,7 @@ def _form(
         labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
     family = FAMILIES[config.family]
     bias = any(name.endswith(".score.bias") for name in tensors)
-    chained = any(name.split(".")[-1] in CHAIN for name in tensors)
+    chained = any(".chain." in name for name in tensors)
     obstacle = None if task is None else family.TABLE.obstacle(task, bias, chained)
     if family.expressible(config, heads) is None and obstacle is None:
         return family.to_config_json(config, labels, roles, task), family.TABLE.written(tensors, config, task)
@@ -195,8 +195,11 @@ def _check_stored(
     _check_bias(stored, task)
 
 
+_OF_HEAD = re.compile(r"heads\.[^.]+\.(?:(score|dense)\.(weight|bias)|chain\.(starts|ends|transitions))")
+
+
 def _check_head(name: str, place: Stored, width: int, task: Task | None, labels: list[str] | None) -> None:
-    part = re.fullmatch(rf"heads\.[^.]+\.(?:(score|dense)\.(weight|bias)|({'|'.join(CHAIN)}))", name)
+    part = _OF_HEAD.fullmatch(name)
     if part is None:
         raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
     fixed: dict[Task | None, int] = {"number": 1, "choices": 1, "spans": 2, "next": len(NEXT)}

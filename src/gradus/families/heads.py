@@ -19,9 +19,6 @@ LABELLED = ("classes", "tags")
 NEXT = ("next", "other")
 """The classes of `next`, in the order of BERT's release."""
 
-CHAIN = ("starts", "ends", "transitions")
-"""What a CRF adds to a head: no class of theirs has it."""
-
 Shapes = Mapping[str, tuple[int, ...]]
 """Their name of each tensor of a folder -> its shape."""
 

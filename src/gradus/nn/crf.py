@@ -91,18 +91,16 @@ def barred(follows: np.ndarray) -> Scores:
     return Scores(scores[-1, :-1], scores[:-1, -1], scores[:-1, :-1])
 
 
-class ChainHead(LinearHead):
-    """A linear layer that scores the tags of each state, and what a chain says of their order.
-
-    The chain begins at 0, where it is a softmax for each link. What `follows` forbids stays forbidden.
-    """
+class Chain(nn.Module):
+    """What a chain learns to say. It begins at 0, where it is a softmax for each link; what `follows` forbids
+    stays forbidden."""
 
     barred_starts: Tensor
     barred_ends: Tensor
     barred_transitions: Tensor
 
-    def __init__(self, width: int, tags: int, dropout: float, bias: bool, follows: np.ndarray | None = None):
-        super().__init__(width, tags, dropout, bias)
+    def __init__(self, tags: int, follows: np.ndarray | None = None):
+        super().__init__()
         self.starts = nn.Parameter(torch.zeros(tags))
         self.ends = nn.Parameter(torch.zeros(tags))
         self.transitions = nn.Parameter(torch.zeros(tags, tags))
@@ -121,6 +119,14 @@ class ChainHead(LinearHead):
             self.ends + self.barred_ends,
             self.transitions + self.barred_transitions,
         )
+
+
+class ChainHead(LinearHead):
+    """A linear layer that scores the tags of each state, with a chain beside it."""
+
+    def __init__(self, width: int, tags: int, dropout: float, bias: bool, follows: np.ndarray | None = None):
+        super().__init__(width, tags, dropout, bias)
+        self.chain = Chain(tags, follows)
 
 
 def chain_nats(links: Tensor, transitions: Tensor, tags: Tensor, chains: Chains) -> Tensor:

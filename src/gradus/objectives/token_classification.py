@@ -147,7 +147,7 @@ class ChainedClassification(TokenClassification):
     ) -> tuple[Tensor, Tensor, Chains]:
         """What links say [J, K], transitions [K, K], and the chains."""
         assert isinstance(head, ChainHead)
-        scores = head.scores
+        scores = head.chain.scores
         links, chains = linked(self._logits(states, targets, head), scores, targets)
         return links, scores.transitions, chains
 

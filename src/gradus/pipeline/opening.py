@@ -295,7 +295,7 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
         problem = f"the stage names {len(names)} labels, the model has {classes} classes"
         raise UserError(problem, file=found.path, text=", ".join(names))
     if found.task == "tags":
-        chained = f"heads.{name}.transitions" in found.stored
+        chained = f"heads.{name}.chain.transitions" in found.stored
         return [TokenClassificationConfig(loss="crf" if chained else "cross_entropy")], name, names
     return [ClassificationConfig(bias=bias)], name, names
 
