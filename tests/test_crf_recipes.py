@@ -155,6 +155,7 @@ MISTAKES = {
     "all tokens": ("kind: words", "kind: words\n        pieces: all", r"data.format.pieces: with `loss: crf` each word has one tag, and here all of its tokens have: 'all' (first, or in a decoder last)"),
     "no scheme": ("loss: crf", "loss: crf\n      transitions: legal", r"objectives.0.transitions: the scheme none has no rules which tag may follow which: 'legal'"),
     "classes": ("kind: token_classification", "kind: classification", r"objectives.0.loss: "),
+    "weights": ("kind: rows", "kind: rows\n      weights: balanced", r"data.weights: a CRF has one probability for all tags of a row, so no tag weighs more (leave it out"),
 }  # fmt: skip
 
 

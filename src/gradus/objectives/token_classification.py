@@ -65,6 +65,7 @@ class TokenClassification(Objective):
         self.weight, self.head_name = config.weight, task.stage
         self._shape = task.model.width, len(task.labels), config.dropout, config.bias
         self._follows = follows
+        self._weights = np.array(task.class_weights or (1.0,) * len(task.labels))
 
     def make_head(self) -> LinearHead:
         return LinearHead(*self._shape)
@@ -79,7 +80,7 @@ class TokenClassification(Objective):
         first, last = word == 0, word == example.tagged[:, 1].max(initial=0)
         edges = [np.where(one, np.where(of_row, OF_ROW, AT_GAP), INSIDE)
                  for one, of_row in ((begins, first), (ends, last))]  # fmt: skip
-        return ExampleTargets(place, np.stack([word, tag, *edges], 1), (tag >= 0).astype(np.float64))
+        return ExampleTargets(place, np.stack([word, tag, *edges], 1), self._weights[tag] * (tag >= 0))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

@@ -104,7 +104,8 @@ def card(prepared: Prepared) -> dict[str, Any]:
         text = next(iter(data.parts.values())).plain()
         return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
-                    "natural": natural_reader(data), "metrics": list(stage.text_metrics)}  # fmt: skip
+                    "natural": natural_reader(data), "multi_label": data.plain().get("multi_label"),
+                    "metrics": list(stage.text_metrics)}  # fmt: skip
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
@@ -223,6 +224,7 @@ def _record(
         "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,
+        "label_weights": prepared.label_weights,
         "transfer": [moved.plain() for moved in run.moved],
         "training": {
             "steps": trainer.clock.step, "rows": trainer.clock.rows, "tokens": trainer.clock.tokens,

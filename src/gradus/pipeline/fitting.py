@@ -8,7 +8,8 @@ from typing import get_args
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
-from gradus.data.formats import Format, Pair, Single, TextToText
+from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.rows import RowsData
 from gradus.data.tagged import Tagged
 from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig, TokenClassificationConfig
@@ -36,12 +37,16 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
 
 
-def require_chains(objectives: Sequence[ObjectiveConfig], form: Format) -> None:
-    """Raises for tags that are to follow each other where several tokens of a word have one, and for rules of
-    a scheme that has none."""
+def require_chains(objectives: Sequence[ObjectiveConfig], data: RowsData) -> None:
+    """Raises for tags that are to follow each other where several tokens of a word have one, for rules of a
+    scheme that has none, and for tags of a row that weigh what each has for itself."""
+    form = data.format
     for place, one in enumerate(objectives):
         if not isinstance(one, TokenClassificationConfig) or not isinstance(form, Tagged):
             continue
+        if one.chained and data.weights is not None:
+            problem = "a CRF has one probability for all tags of a row, so no tag weighs more"
+            raise wrong("data.weights", problem, None, "leave it out, or `loss: cross_entropy`")
         legal = one.transitions == "legal"
         if (legal or one.chained) and form.pieces == "all":
             key = "transitions: legal" if legal else "loss: crf"
@@ -50,6 +55,22 @@ def require_chains(objectives: Sequence[ObjectiveConfig], form: Format) -> None:
         if legal and form.scheme == "none":
             problem, hint = "the scheme none has no rules which tag may follow which", "any, or a scheme"
             raise wrong(f"objectives.{place}.transitions", problem, "legal", hint)
+
+
+LABELLED = ("classification", "token_classification")
+"""Objectives whose answers have names."""
+
+
+def require_labels(data: RowsData, tasks: Sequence[ObjectiveConfig]) -> None:
+    """Raises for keys about labels where what reads those of rows, `tasks`, does not know such."""
+    kinds = [one.kind for one in tasks]
+    for key, fits in (("labels", LABELLED), ("weights", LABELLED), ("multi_label", LABELLED[:1])):
+        if getattr(data, key) is not None and not {*fits} & {*kinds}:
+            problem = f"this key is for {' and '.join(fits)}"
+            raise wrong(f"data.{key}", problem, None, "leave it out")
+    if data.multi_label and any(getattr(one, "label_smoothing", None) for one in tasks):
+        hint = "leave it out, or `multi_label`"
+        raise wrong("objectives", "label_smoothing is for one label a row", None, hint)
 
 
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
