@@ -20,12 +20,19 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
+from gradus.nn.adapters import Adapters
 from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
-from gradus.pipeline.fitting import require_chains, require_labels, require_texts, require_windows
+from gradus.pipeline.fitting import (
+    require_base,
+    require_chains,
+    require_labels,
+    require_texts,
+    require_windows,
+)
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
 from gradus.training.transfer import Transferred
@@ -114,6 +121,8 @@ class Stage(Config):
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
     unfreeze: Unfreeze | None = None
     """The upper layers learn first, and the lower ones join them."""
+    adapters: Adapters | None = None
+    """Low-rank adapters: beside them and the heads nothing learns (Hu et al. 2021)."""
     penalties: Penalties | None = None
     """L1, and L2 toward the weights it starts from; the optimizer has `weight_decay`."""
     clip: float | None = Field(1.0, gt=0)
@@ -159,6 +168,9 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        if self.adapters is not None:
+            rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
+            require_base(self.start != SCRATCH, self.transfer, rivals)
         self._task_fits()
         self._probes_fit()
         require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)
