@@ -72,6 +72,8 @@ class Task:
     """The tokens; only objectives with `roles` ask."""
     sets: bool = False
     """Whether a row has any number of the labels."""
+    follows: np.ndarray | None = None
+    """Which tag may follow which [K+1, K+1], as `data.tags.may_follow` says; None where any may."""
 
     @property
     def tokens(self) -> Vocabulary:
@@ -132,6 +134,11 @@ class HeadConfig(ObjectiveSettings):
     bias: bool | None = None
     """Whether the linear layer has a bias. Unless given as Hugging Face's classes: in a decoder it has none
     (OpenAI's release of GPT-1 has one), beside an encoder it has."""
+
+    @property
+    def chained(self) -> bool:
+        """Whether a CRF stands on the linear layer."""
+        return False
 
     def biased(self, model: ModelConfig) -> bool:
         """Whether the linear layer has a bias on this model."""

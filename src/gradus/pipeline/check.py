@@ -250,7 +250,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     for config, objective in zip(prepared.node.stage.objectives, objectives):
         if isinstance(config, HeadConfig) and objective.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
-            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))
+            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model), config.chained)
     return family.expressible(prepared.model, heads) or obstacle
 
 

@@ -12,8 +12,9 @@ from gradus.data.augmentation import Augment, Masking, Mixing
 from gradus.data.formats import Pair, Single, TextToText
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
+from gradus.data.tagged import Tagged
 from gradus.data.text import TextData, WindowKind
-from gradus.objectives import ObjectiveConfig
+from gradus.objectives import ObjectiveConfig, TokenClassificationConfig
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
 from gradus.training.transfer import Transferred
@@ -37,6 +38,26 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[str(windows)]
         problem, hint = "no objective reads the label of these windows", f"add {{kind: {reader}}}"
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
+
+
+def require_chains(objectives: Sequence[ObjectiveConfig], data: RowsData) -> None:
+    """Raises for tags that are to follow each other where several tokens of a word have one, for rules of a
+    scheme that has none, and for tags of a row that weigh what each has for itself."""
+    form = data.format
+    for place, one in enumerate(objectives):
+        if not isinstance(one, TokenClassificationConfig) or not isinstance(form, Tagged):
+            continue
+        if one.chained and data.weights is not None:
+            problem = "a CRF has one probability for all tags of a row, so no tag weighs more"
+            raise wrong("data.weights", problem, None, "leave it out, or `loss: cross_entropy`")
+        legal = one.transitions == "legal"
+        if (legal or one.chained) and form.pieces == "all":
+            key = "transitions: legal" if legal else "loss: crf"
+            problem = f"with `{key}` each word has one tag, and here all of its tokens have"
+            raise wrong("data.format.pieces", problem, "all", "first, or in a decoder last")
+        if legal and form.scheme == "none":
+            problem, hint = "the scheme none has no rules which tag may follow which", "any, or a scheme"
+            raise wrong(f"objectives.{place}.transitions", problem, "legal", hint)
 
 
 LABELLED = ("classification", "token_classification")

@@ -27,8 +27,11 @@ CODE_FORMAT = 2
 """Raised when the same stage would give other bits than before: finished stages are then run again."""
 
 
-LATER = ("metrics", "words", "layer_decay", "groups", "label_smoothing")
-"""Keys inside the parts of a stage that came after the first fingerprints: one that is not given decides
+LATER: dict[str, Any] = {
+    **dict.fromkeys(("metrics", "words", "layer_decay", "groups", "label_smoothing")),
+    "loss": "cross_entropy", "transitions": "any",
+}  # fmt: skip
+"""Keys inside the parts of a stage that came after the first fingerprints, and their defaults, which decide
 nothing."""
 
 
@@ -146,8 +149,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
     for part in (config["evaluate"], config["optimizer"], *config["objectives"]):
-        for key in LATER:
-            if part.get(key) is None:
+        for key, usual in LATER.items():
+            if part.get(key) in (None, usual):
                 part.pop(key, None)
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):

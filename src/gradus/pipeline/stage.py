@@ -379,6 +379,7 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
             "objective": objective.name,
             "labels": list(objective.labels) or labels,
             "bias": config.biased(prepared.model),
+            **({"crf": True} if config.chained else {}),
         }
         for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)
         if objective.head_name and isinstance(config, HeadConfig)

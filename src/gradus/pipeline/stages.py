@@ -30,6 +30,7 @@ from gradus.optim.unfreezing import Unfreeze
 from gradus.pipeline.fitting import (
     require_augmentable,
     require_base,
+    require_chains,
     require_labels,
     require_texts,
     require_windows,
@@ -231,6 +232,7 @@ class Stage(Config):
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
         self._answers_fit(tasks)
+        require_chains(self.objectives, self.data)
         form = self.data.format.kind
         for objective, own in OWN_FORMATS.items():
             if tasks and (form in own) != (objective in tasks):
