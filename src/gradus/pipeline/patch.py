@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import yaml
 
 from gradus.core.errors import UserError
-from gradus.data.rows import RowsData
 from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.recipe import Recipe
 
@@ -43,7 +42,7 @@ def _repeated(recipe: Recipe) -> frozenset[str]:
     them."""
     starts = set(recipe.seeds.starts)
     if not starts:
-        starts = {name for name, stage in recipe.stages.items() if isinstance(stage.data, RowsData)}
+        starts = {name for name, stage in recipe.stages.items() if stage.reads == "rows"}
     for name in recipe.order():
         if recipe.stages[name].parent in starts:
             starts.add(name)
