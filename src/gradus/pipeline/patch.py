@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 from gradus.core.errors import UserError
-from gradus.pipeline.reading import RecipeFile
+from gradus.pipeline.reading import RecipeFile, yaml_values
 from gradus.pipeline.recipe import Recipe
 
 AS_WRITTEN = "as written"
@@ -62,7 +62,7 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
                 hint="stages.finetune.optimizer.lr=1e-4",
             )
         try:
-            patch[path.strip()] = yaml.safe_load(value)
+            patch[path.strip()] = yaml_values(value)
         except yaml.YAMLError:
             hint = "write text that YAML might misread in quotes"
             raise UserError(
