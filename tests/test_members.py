@@ -319,6 +319,20 @@ def test_one_head_for_two_data_sets_with_the_same_labels(tmp_path: Path) -> None
     }
 
 
+def test_rows_with_several_labels_beside_others(tmp_path: Path) -> None:
+    parts = members(tmp_path)
+    several = {text: f"{label};海" for text, label in CHINESE.items()} | {"夜深了": "海"}
+    parts["chinese"] = {**rows(tmp_path / "several.tsv", several, 6), "multi_label": {"separator": ";"}}
+    stages = {"data": {"mix": parts}, "objectives": OBJECTIVES, "stop": {"metric": "chinese.micro_f1"}}
+    path = mixed(tmp_path, stages)
+    folder, found = record(gradus.run(path, runs=tmp_path / "runs", until="multi"), "multi")
+    assert found["results"]["dev"]["chinese.micro_f1"] >= 0
+    model = gradus.load(folder / "model", member="chinese")
+    (said,) = model.predict(["风平浪静"])
+    assert set(said["probabilities"]) == {"中", "坏", "好", "海"} and isinstance(said["labels"], list)
+    assert model.evaluate(tmp_path / "several.tsv")["rows"] == 30
+
+
 def test_the_target_s_own_text_without_labels_and_without_dev(tmp_path: Path) -> None:
     """Adaptation is a stage on the same rows without a label: it reads what the task trains on, no more."""
     data = rows(tmp_path / "chinese.tsv", CHINESE, 6)

@@ -31,6 +31,7 @@ OWN_TYPE = "gradus"
 """`model_type` of a model that Hugging Face's code for its family cannot hold."""
 FOREIGN_HEADS: dict[Task, str] = {
     "classes": "classification",
+    "sets": "classification",
     "number": "regression",
     "choices": "multiple_choice",
     "spans": "question_answering",

@@ -127,7 +127,8 @@ def _taught(task: Prepared) -> dict[str, Any]:
         text = next(iter(data.parts.values())).plain()
         return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
-                    "natural": natural_reader(data), "metrics": list(stage.text_metrics)}  # fmt: skip
+                    "natural": natural_reader(data), "multi_label": data.plain().get("multi_label"),
+                    "metrics": list(stage.text_metrics)}  # fmt: skip
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
@@ -150,6 +151,7 @@ def _of_member(task: Prepared) -> dict[str, Any]:
     return {
         "data": {name: split.counts for name, split in task.splits.items()},
         "labels": list(task.labels.names) if task.labels else None,
+        "label_weights": task.label_weights,
         "objectives": [objective.plain() for objective in task.node.stage.objectives],
         "metric": task.node.stage.metric,
     }
@@ -257,6 +259,7 @@ def _record(
         "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,
+        "label_weights": prepared.label_weights,
         "transfer": [moved.plain() for moved in run.moved],
         "training": {
             "steps": trainer.clock.step, "rows": trainer.clock.rows, "tokens": trainer.clock.tokens,

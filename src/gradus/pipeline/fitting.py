@@ -9,6 +9,7 @@ from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
 from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.rows import RowsData
 from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig
 from gradus.optim.groups import matching, unmatched
@@ -33,6 +34,22 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[str(windows)]
         problem, hint = "no objective reads the label of these windows", f"add {{kind: {reader}}}"
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
+
+
+LABELLED = ("classification", "token_classification")
+"""Objectives whose answers have names."""
+
+
+def require_labels(data: RowsData, tasks: Sequence[ObjectiveConfig]) -> None:
+    """Raises for keys about labels where what reads those of rows, `tasks`, does not know such."""
+    kinds = [one.kind for one in tasks]
+    for key, fits in (("labels", LABELLED), ("weights", LABELLED), ("multi_label", LABELLED[:1])):
+        if getattr(data, key) is not None and not {*fits} & {*kinds}:
+            problem = f"this key is for {' and '.join(fits)}"
+            raise wrong(f"data.{key}", problem, None, "leave it out")
+    if data.multi_label and any(getattr(one, "label_smoothing", None) for one in tasks):
+        hint = "leave it out, or `multi_label`"
+        raise wrong("objectives", "label_smoothing is for one label a row", None, hint)
 
 
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:

@@ -14,6 +14,7 @@ from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps, step_bounds
+from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Labels, Numbers
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
@@ -25,6 +26,7 @@ from gradus.objectives import Objective, ObjectiveConfig, OfMembers, Task, main_
 from gradus.optim.groups import matching
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
+from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 
@@ -89,10 +91,11 @@ class Prepared:
             self.model,
             self.node.name,
             self.labels.names if self.labels else (),
-            self._class_weights(),
+            tuple(self.label_weights.values()) if self.label_weights else None,
             self.range,
             scored_specials(self.tokenizer),
             self.tokenizer,
+            isinstance(self.answers, LabelSets),
         )
         return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.objectives]
 
@@ -105,15 +108,13 @@ class Prepared:
         }
         return OfMembers(own, self.members[next(iter(own))].train.example(0), bool(config.on))
 
-    def _class_weights(self) -> tuple[float, ...] | None:
-        """`weights: balanced`: rows / (classes x rows of the class), so that every class weighs the same in
-        sum."""
+    @cached_property
+    def label_weights(self) -> dict[str, float] | None:
+        """What each label weighs in the loss, in the order of the logits; None where all weigh 1."""
         data = self.node.stage.data
-        if not isinstance(data, RowsData) or data.weights is None or self.labels is None:
+        if not isinstance(data, RowsData) or self.labels is None:
             return None
-        counts = self.splits["train"].counts["labels"]
-        rows, classes = sum(counts.values()), sum(count > 0 for count in counts.values())
-        return tuple(rows / (classes * counts[name]) if counts[name] else 0.0 for name in self.labels.names)
+        return label_weights(data, self.labels, self.splits["train"])
 
     @cached_property
     def shapes(self) -> dict[str, torch.Size]:

@@ -26,7 +26,7 @@ from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
-from gradus.pipeline.fitting import require_texts, require_windows
+from gradus.pipeline.fitting import require_labels, require_texts, require_windows
 from gradus.pipeline.members import members_metric, members_of, of_member, reads_rows, require_members
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
@@ -233,10 +233,7 @@ class Stage(Config):
             if tasks and (form in own) != (objective in tasks):
                 hint = f"rows of {' and '.join(own)} have the objective {objective}, all others another"
                 raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
-        for key in ("labels", "weights"):
-            fits = "classification" in tasks or (key == "labels" and "token_classification" in tasks)
-            if getattr(self.data, key) is not None and not fits:
-                raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")
+        require_labels(self.data, [one for one in self.objectives if reads_row_label(one)])
 
     def _answers_fit(self, tasks: Sequence[str]) -> None:
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
@@ -283,7 +280,9 @@ class Stage(Config):
     @property
     def measure(self) -> Measure:
         """What the objective predicts that it is judged by."""
-        return self.objectives[main_place(self.objectives)].measure
+        measure = self.objectives[main_place(self.objectives)].measure
+        several = isinstance(self.data, RowsData) and self.data.multi_label
+        return "sets" if several and measure == "classes" else measure
 
     @property
     def metric(self) -> str:

@@ -204,6 +204,7 @@ def _data(own: Sequence[Group]) -> list[dict[str, Any]]:
         for stage in group.stages[:1]:
             for split, counted in stage.part("data").items():
                 known = {"split": split, "labels": counted.get("labels") or {}}
+                known["weights"] = stage.record.get("label_weights") if split == "train" else None
                 known |= {key: counted.get(key) for key in DATA_COUNTS}
                 known["left_out"] = sum(counted.get(key) or 0 for key in LEFT_OUT)
                 if known not in [line["counts"] for line in lines]:
