@@ -319,6 +319,27 @@ def test_one_head_for_two_data_sets_with_the_same_labels(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize(
+    "preset, kind", [("bert-tiny", "masked_lm"), ("bart-mini", "denoising"), ("gpt1-tiny", "prefix_lm")]
+)
+def test_spoilt_text_beside_rows_of_every_arrangement(tmp_path: Path, preset: str, kind: str) -> None:
+    """Segments, a decoder's input and shared prefixes, of which the other data set's examples have none."""
+    parts = members(tmp_path)
+    pair = {"kind": "pair", "first": "text", "second": "label", "label": "class"}
+    file = Path(parts["chinese"]["train"])
+    lines = [f"{line}\t{number % 2}" for number, line in enumerate(file.read_text("utf-8").splitlines()[1:])]
+    file.write_text("label\ttext\tclass\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    data = {"mix": {"sea": parts["sea"], "chinese": {**parts["chinese"], "format": pair}}, "by": "turns"}
+    objectives = [{"kind": kind, "on": "sea"}, OBJECTIVES[1]]
+    stage = {"data": data, "objectives": objectives, "batch": "16 rows", "length": "2 steps"}
+    shape = {"preset": preset, "layers": 1, "width": 16, "heads": 2, "context": 40}
+    path = tiny(
+        tmp_path / "text.yaml", {"model": shape, "tokenizer": {"kind": "char"}, "stages": {"both": stage}}
+    )
+    dev = record(gradus.run(path, runs=tmp_path / "runs"), "both")[1]["results"]["dev"]
+    assert dev["accuracy"] == dev["chinese.accuracy"] and 0 < dev["sea.loss"] < 6
+
+
 def test_rows_with_several_labels_beside_others(tmp_path: Path) -> None:
     parts = members(tmp_path)
     several = {text: f"{label};海" for text, label in CHINESE.items()} | {"夜深了": "海"}
