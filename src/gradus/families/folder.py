@@ -166,6 +166,12 @@ def read_folder(path: Path) -> ModelFolder:
     return ModelFolder(path, config, labels, card, stored, dropped, task)
 
 
+def theirs(path: Path) -> ModelFolder | None:
+    """As `read_folder`; None where Hugging Face's code cannot open the folder."""
+    own = object_of(path / CONFIG, "this is no model folder").get("model_type") == OWN_TYPE
+    return None if own else read_folder(path)
+
+
 def _family(content: Mapping[str, Any], file: Path) -> Family:
     kind, types = (
         content.get("model_type"),

@@ -105,6 +105,7 @@ def check(
         guess = estimate(prepared, precision, chosen, rates[precision])
         checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
         notes += _capped(checked[-1])
+        notes += _frozen(prepared)
         notes += _notes(prepared)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary
@@ -126,6 +127,14 @@ def _capped(one: Checked) -> list[str]:
     )
     example = f"{asked[worst]:.2g} at step {worst + 1:,}, where {most[worst]:.2g} is taken"
     return [f"{problem} {over:,} of {counted(len(asked), 'step')}: {example}"]
+
+
+def _frozen(prepared: Prepared) -> list[str]:
+    """How many parameters learn, where not all do."""
+    parts = prepared.learning, prepared.shapes
+    learning, every = (sum(shape.numel() for shape in part.values()) for part in parts)
+    told = f"{prepared.node.name}: {learning:,} of {every:,} parameters learn"
+    return [told] if learning < every else []
 
 
 def _notes(prepared: Prepared) -> list[str]:

@@ -14,6 +14,7 @@ from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
+from gradus.training.transfer import Transferred
 
 PAIRS = get_args(PairKind)
 
@@ -58,6 +59,21 @@ def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
     several = len(form.fields) > 1
     source = " ".join(f"{field}: {{{field}}}" if several else f"{{{field}}}" for field in form.fields)
     return TextToText(source=source, label=form.label, answers={name: name for name in names})
+
+
+def require_base(starts: bool, transferred: Transferred, rivals: Sequence[str]) -> None:
+    """Raises where adapters would stand on weights that are random, and where a key says again, or otherwise,
+    what learns beside them."""
+    if not starts or transferred != "all":
+        problem = "adapters change what was learnt before, and these weights are new"
+        hint = "start `from` a stage or a folder, with all of its weights"
+        raise wrong("adapters", problem, None, hint)
+    if rivals:
+        problem, hint = (
+            "beside adapters only the heads learn",
+            "leave it out; `adapters.projections` says what has one",
+        )
+        raise wrong(rivals[0], problem, None, hint)
 
 
 def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gradus.core.duration import Quantity
-from gradus.core.errors import UserError
+from gradus.core.errors import UserError, under
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps, step_bounds
@@ -23,7 +23,6 @@ from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, ObjectiveConfig, OfMembers, Task, main_place
-from gradus.optim.groups import matching
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
 from gradus.pipeline.weighing import label_weights
@@ -117,16 +116,25 @@ class Prepared:
         return label_weights(data, self.labels, self.splits["train"])
 
     @cached_property
-    def shapes(self) -> dict[str, torch.Size]:
-        """Every parameter of model and heads by name; no memory is taken."""
+    def outline(self) -> Learner:
+        """Model, heads and adapters, frozen as in training; no memory is taken. Raises UserError for adapters
+        that the model has no place for."""
         learner = Learner(Transformer(self.model, device="meta"), self.objectives)
-        return {name: parameter.shape for name, parameter in learner.named_parameters()}
+        stage = self.node.stage
+        with under(f"stages.{self.node.name}"):
+            learner.lighten(stage.adapters, stage.freeze or (), self.node.seed)
+        return learner
+
+    @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Every parameter of the outline by name."""
+        return {name: parameter.shape for name, parameter in self.outline.named_parameters()}
 
     @cached_property
     def learning(self) -> dict[str, torch.Size]:
         """Of `shapes` those that learn."""
-        frozen = set(matching(list(self.shapes), self.node.stage.freeze or ()))
-        return {name: shape for name, shape in self.shapes.items() if name not in frozen}
+        named = self.outline.named_parameters()
+        return {name: parameter.shape for name, parameter in named if parameter.requires_grad}
 
     @property
     def main(self) -> int:

@@ -21,12 +21,13 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
+from gradus.nn.adapters import Adapters
 from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
-from gradus.pipeline.fitting import require_labels, require_texts, require_windows
+from gradus.pipeline.fitting import require_base, require_labels, require_texts, require_windows
 from gradus.pipeline.members import members_metric, members_of, of_member, reads_rows, require_members
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
@@ -116,6 +117,8 @@ class Stage(Config):
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
     unfreeze: Unfreeze | None = None
     """The upper layers learn first, and the lower ones join them."""
+    adapters: Adapters | None = None
+    """Low-rank adapters: beside them and the heads nothing learns (Hu et al. 2021)."""
     penalties: Penalties | None = None
     """L1, and L2 toward the weights it starts from; the optimizer has `weight_decay`."""
     clip: float | None = Field(1.0, gt=0)
@@ -161,6 +164,9 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        if self.adapters is not None:
+            rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
+            require_base(self.start != SCRATCH, self.transfer, rivals)
         require_members(self)
         self._tasks_fit()
         self._probes_fit()

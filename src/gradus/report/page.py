@@ -14,10 +14,11 @@ from gradus.core.storage import write_file
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.report import words
 from gradus.report.ablations import Asked, Transferred, asked, transferred
+from gradus.report.costs import costs
 from gradus.report.errors import class_tables, number_points, wrong_rows
 from gradus.report.figures import Curve, curves, dots, scatter, series_class
 from gradus.report.graph import Group, gains, graph, groups
-from gradus.report.grids import of_asked, of_tasks, of_transferred
+from gradus.report.grids import of_asked, of_costs, of_tasks, of_transferred
 from gradus.report.headline import headline
 from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
@@ -62,6 +63,7 @@ def page(run: Run) -> str:
         compared=[(table, dots(table, colours)) for table in compared],
         tasks=of_tasks(compared),
         folded={task for table in task_tables(compared) for task in table.tasks},
+        took=of_costs(found) if (found := costs(run)) else None,
         layers=(of_transferred(moved), _layers(moved)) if moved else None,
         zero_shot=(of_asked(answered), *_zero_shot(answered, colours)) if answered else None,
         graph=graph(run),
