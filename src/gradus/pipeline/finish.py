@@ -48,9 +48,12 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     for split in ("dev", "test"):
         if split in prepared.splits:
             results[split], scores = run.final_metrics(learner, split)
-            if prepared.answers is not None and run.world.first:
-                lines = prediction_lines(prepared, prepared.splits[split], scores[prepared.main])
-                _write_lines(run.folder / f"predictions-{split}.jsonl", lines)
+            for name, found in scores.items() if run.world.first else ():
+                task = prepared.tasks[name]
+                if task.answers is not None:
+                    of_task = "-".join(filter(None, ("predictions", name, split)))
+                    lines = prediction_lines(task, task.splits[split], found)
+                    _write_lines(run.folder / f"{of_task}.jsonl", lines)
     answered = run.final_probes(learner)
     run.world.barrier()
     if not run.world.first:
@@ -61,8 +64,13 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
     _write_adapter(run, learner)
-    floors, samples = _known_floors(run, learner), _samples(prepared, learner)
-    record = _record(run, results, samples) | {"floors": floors, "zero_shot": answered}
+    samples = _samples(prepared, learner)
+    floors = {name: _known_floors(run, task, learner) for name, task in prepared.tasks.items()}
+    record = _record(run, results, samples) | {"floors": floors.get("", {}), "zero_shot": answered}
+    if prepared.members:
+        record["members"] = {
+            name: _of_member(task) | {"floors": floors[name]} for name, task in prepared.members.items()
+        }
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
@@ -71,12 +79,13 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
 
 def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
-    tokenizer, data = prepared.tokenizer, prepared.node.stage.data
+    tokenizer, task = prepared.tokenizer, _speaker(prepared)
+    data = task.node.stage.data
     tensors = _own_names(merged(learner))
     template = text_template(tokenizer, prepared.model)
     if isinstance(data, RowsData):
         template = row_template(data.format, prepared.model)
-    labels = prepared.labels.names if prepared.labels else prepared.window_labels
+    labels = task.labels.names if task.labels else task.window_labels
     write_folder(
         folder,
         prepared.model,
@@ -84,9 +93,15 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         card(prepared),
         lambda path: tokenizer.save(path, template, prepared.model.context),
         labels=list(labels) or None,
-        task=None if prepared.answers is None else prepared.node.stage.measure,
+        task=None if task.answers is None else task.node.stage.measure,
         roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
+
+
+def _speaker(prepared: Prepared) -> Prepared:
+    """The task that Hugging Face's files tell of: the one with the head, where several tasks have one."""
+    headed = [task for task in prepared.tasks.values() if any(one.head_name for one in task.objectives)]
+    return [*headed, *prepared.tasks.values()][0]
 
 
 def _own_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -107,18 +122,26 @@ def _write_adapter(run: StageRun, learner: Learner) -> None:
 
 
 def card(prepared: Prepared) -> dict[str, Any]:
-    """gradus.json: what Hugging Face's files have no place for."""
-    stage, data = prepared.node.stage, prepared.node.stage.data
-    about: dict[str, Any] = {
-        "format_version": 1,
+    """gradus.json: what Hugging Face's files have no place for; of several tasks each under its name."""
+    members = {name: _taught(task) for name, task in prepared.members.items()}
+    return {
+        "format_version": 2 if members else 1,
         "stage": prepared.node.name,
         "fingerprint": prepared.node.fingerprint,
         "model": prepared.model.plain(),
         "roles": dict(prepared.tokenizer.roles),
-        "objectives": [objective.plain() for objective in stage.objectives],
         "heads": heads_of(prepared),
-        "labels": list(prepared.labels.names) if prepared.labels else None,
-        "range": prepared.range,
+        **({"members": members} if members else _taught(prepared)),
+    }
+
+
+def _taught(task: Prepared) -> dict[str, Any]:
+    """What a task learnt, and how its rows or text are read."""
+    stage, data = task.node.stage, task.node.stage.data
+    about: dict[str, Any] = {
+        "objectives": [objective.plain() for objective in stage.objectives],
+        "labels": list(task.labels.names) if task.labels else None,
+        "range": task.range,
     }
     if not isinstance(data, RowsData):
         text = next(iter(data.parts.values())).plain()
@@ -143,12 +166,24 @@ def _write_skipped(run: StageRun) -> None:
         _write_lines(run.folder / "skipped.jsonl", lines)
 
 
-def _known_floors(run: StageRun, learner: Learner) -> dict[str, Any]:
-    stage, prepared = run.node.stage, run.prepared
+def _of_member(task: Prepared) -> dict[str, Any]:
+    """What stage.json tells of one task of several."""
+    return {
+        "data": {name: split.counts for name, split in task.splits.items()},
+        "labels": list(task.labels.names) if task.labels else None,
+        "label_weights": task.label_weights,
+        "objectives": [objective.plain() for objective in task.node.stage.objectives],
+        "metric": task.node.stage.metric,
+    }
+
+
+def _known_floors(run: StageRun, prepared: Prepared, learner: Learner) -> dict[str, Any]:
+    stage = prepared.node.stage
     scored = [[one.plain() for one in stage.objectives], prepared.model.context]
     key = digest_json([scored, run.digests, stage.data.plain(), prepared.tokenizer.digest])
     if key not in run.context.floors:
-        run.context.floors[key] = _floors(prepared, learner)
+        asked = learner.asked(prepared.objectives) if run.prepared.members else learner
+        run.context.floors[key] = _floors(prepared, asked)
     return run.context.floors[key]
 
 
