@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradus.core.storage import digest_json, new_folder, write_file, write_json
+from gradus.core.storage import digest_json, new_folder, read_json, write_file, write_json
 from gradus.data.rows import RowsData
+from gradus.distributed.precision import DTYPES
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import as_scored
+from gradus.evaluation.evaluator import Scores, as_scored
 from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
 from gradus.evaluation.texts import libraries_of
-from gradus.families.folder import write_folder
+from gradus.families.folder import read_folder, write_folder
+from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
@@ -34,21 +36,20 @@ from gradus.pipeline.splits import Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
+from gradus.training.transfer import transfer
 
 SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
 
 
 def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     """Scores dev and test once with the weights that leave, writes everything, and returns stage.json's
-    content."""
+    content. Where the context scores dev alone, `score_test` does the rest when it is wanted."""
     prepared = run.prepared
     results: dict[str, dict[str, float]] = {}
-    for split in ("dev", "test"):
+    for split in run.context.scored:
         if split in prepared.splits:
             results[split], scores = run.final_metrics(learner, split)
-            if prepared.answers is not None and run.world.first:
-                lines = prediction_lines(prepared, prepared.splits[split], scores[prepared.main])
-                _write_lines(run.folder / f"predictions-{split}.jsonl", lines)
+            _write_predictions(run, split, scores)
     answered = run.final_probes(learner)
     run.world.barrier()
     if not run.world.first:
@@ -59,11 +60,50 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
     floors, samples = _known_floors(run, learner), _samples(prepared, learner)
+    floors = {split: floors[split] for split in floors if split in run.context.scored}
     record = _record(run, results, samples) | {"floors": floors, "zero_shot": answered}
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
     return record
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage's folder holds a finished stage."""
+    try:
+        return read_json(folder / "stage.json")["status"] == "done"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def lacks_test(folder: Path) -> bool:
+    """Whether a finished stage has a test split that was not scored yet."""
+    record = read_json(folder / "stage.json")
+    return "test" in record["data"] and "test" not in record["results"]
+
+
+def score_test(run: StageRun) -> None:
+    """Scores test with the weights that left a finished stage, which a loop had scored on dev alone."""
+    prepared, folder = run.prepared, run.folder / "model"
+    learner = Learner(Transformer(prepared.model, DTYPES[run.precision]), prepared.objectives)
+    transfer(learner, read_folder(folder).tensors, {head: head for head in learner.heads}, str(folder))
+    learner.to(run.world.device)
+    metrics, scores = run.metrics(learner, "test")
+    if run.world.first:
+        _write_predictions(run, "test", scores)
+        record = read_json(run.folder / "stage.json")
+        record["results"]["test"] = metrics
+        floors = _known_floors(run, learner)
+        record["floors"] |= {"test": floors["test"]} if "test" in floors else {}
+        write_json(run.folder / "stage.json", record)
+    run.world.barrier()
+
+
+def _write_predictions(run: StageRun, split: str, scores: Sequence[Scores]) -> None:
+    prepared = run.prepared
+    if prepared.answers is not None and run.world.first:
+        lines = prediction_lines(prepared, prepared.splits[split], scores[prepared.main])
+        _write_lines(run.folder / f"predictions-{split}.jsonl", lines)
 
 
 def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:

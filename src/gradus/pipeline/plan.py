@@ -3,7 +3,7 @@ fingerprint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,8 @@ class Plan:
     file: RecipeFile
     nodes: dict[str, Node] = field(default_factory=dict)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
+    loops: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`search` and `iterate` -> what they drive at, and the file in the run folder that tells of them."""
 
     @property
     def digest(self) -> str:
@@ -80,7 +82,22 @@ class Plan:
             "recipe_digest": self.digest,
             "nodes": nodes,
             "outcomes": self.outcomes,
+            "loops": self.loops,
         }
+
+    def add(self, recipes: Iterable[Patched], material: Material) -> None:
+        """Takes in what of patched recipes is not there yet."""
+        for patched in recipes:
+            stages: dict[str, Node] = {}
+            for name in patched.recipe.order():
+                with self.file.placed(name, None if patched.variant == AS_WRITTEN else patched.variant):
+                    node = _node(name, patched, stages, material)
+                stages[name] = self.nodes.setdefault(node.id, node)
+            ids = {name: node.id for name, node in stages.items()}
+            results = _results(patched.recipe, self.file.recipe)
+            outcome = {"variant": patched.variant, "seed": patched.seed, "stages": ids, "results": results}
+            if outcome not in self.outcomes:
+                self.outcomes.append(outcome)
 
     def until(self, stage: str | None) -> Iterator[Node]:
         """The nodes to run, in order: all, or `stage` and what it needs. Raises UserError for an unknown
@@ -104,23 +121,11 @@ class Plan:
         yield from (node for node in self.nodes.values() if node.id in needed)
 
 
-def make_plan(file: RecipeFile, material: Material) -> Plan:
-    """Resolves every variant and seed into nodes; reads data only to take its digests."""
+def make_plan(file: RecipeFile, material: Material, recipes: Iterable[Patched] | None = None) -> Plan:
+    """Resolves patched recipes (those that the file itself stands for, unless given) into nodes; reads data
+    only to take its digests."""
     plan = Plan(file)
-    for patched in patched_recipes(file):
-        stages: dict[str, Node] = {}
-        for name in patched.recipe.order():
-            with file.placed(name, None if patched.variant == AS_WRITTEN else patched.variant):
-                node = _node(name, patched, stages, material)
-            stages[name] = plan.nodes.setdefault(node.id, node)
-        plan.outcomes.append(
-            {
-                "variant": patched.variant,
-                "seed": patched.seed,
-                "stages": {name: node.id for name, node in stages.items()},
-                "results": _results(patched.recipe, file.recipe),
-            }
-        )
+    plan.add(patched_recipes(file) if recipes is None else recipes, material)
     return plan
 
 

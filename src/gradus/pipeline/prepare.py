@@ -228,19 +228,33 @@ def _check_metric(prepared: Prepared) -> None:
     stop = stage.stop
     if stop is None or stop.metric is None:
         return
-    main = prepared.objectives[prepared.main]
+    legal = {name for name in reported(prepared) if "." not in name}
+    if stop.metric not in legal:
+        raise UserError(
+            "this stage reports no such metric",
+            field=f"{field}.stop.metric",
+            text=stop.metric,
+            hint=nearest(stop.metric, sorted(legal | _spoken(prepared))),
+        )
+
+
+def _spoken(prepared: Prepared) -> set[str]:
+    """The numbers of texts that a stage could be asked for."""
+    says = prepared.node.stage.says_answers and not prepared.node.stage.told_answers
+    return {name for names in NUMBERS.values() for name in names} if says else set()
+
+
+def reported(prepared: Prepared) -> set[str]:
+    """The metrics that an evaluation of the stage reports, of dev as of test."""
+    stage, main = prepared.node.stage, prepared.objectives[prepared.main]
     legal = METRICS[main.measure] | ({"accuracy"} if main.names_tokens else set())
     if stage.marks_nothing:
         legal = {"accuracy", "loss"}
     if not stage.every_token:  # it is not known how many bytes were scored
         legal = legal - {"bits_per_byte"}
     if stage.says_answers:
-        texts = {name for names in NUMBERS.values() for name in names}
+        texts = {name for kind in stage.text_metrics for name in NUMBERS[kind]}
         legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else texts)
-    if stop.metric not in legal:
-        raise UserError(
-            "this stage reports no such metric",
-            field=f"{field}.stop.metric",
-            text=stop.metric,
-            hint=nearest(stop.metric, sorted(legal)),
-        )
+    legal = legal | {f"{other.name}.loss" for other in prepared.objectives if other is not main}
+    own = {"loss", "bits_per_byte"} & legal
+    return legal | {f"{part}.{name}" for part in prepared.splits["train"].parts for name in own}

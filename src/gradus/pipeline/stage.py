@@ -62,6 +62,10 @@ class Context:
     inexact: bool = False
     floors: dict[str, Any] = field(default_factory=dict)
     """What learns nothing, by data: the same for every variant and seed."""
+    scored: tuple[str, ...] = ("dev", "test")
+    """The splits scored at the end of a stage: while a loop has not chosen, dev alone."""
+    watch: Callable[[StageRun], None] = lambda run: None
+    """Called after every evaluation but the last; what it raises ends the stage."""
 
     def folder(self, node_id: str) -> Path:
         return self.stages / node_id
@@ -129,6 +133,8 @@ class StageRun:
                 self._evaluate(trainer)
                 # Known before anything is saved: a run that resumes there must not train on.
                 self.stopped = "patience" if self.stopping.exhausted else "length"
+                if self.stopped == "length" and "end" not in report.due:
+                    self.context.watch(self)
             every = self.node.stage.save.every
             spent = time.monotonic() - saved
             by_clock = every.unit != "steps" and spent >= every.amount * (
@@ -273,7 +279,8 @@ class StageRun:
         part = prepared.splits[split]
         scores = score(learner, part.source, self.world, self.budget)
         for found in scores:
-            _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
+            at = f" at step {self.trainer.clock.step}" if hasattr(self, "trainer") else ""
+            _require_finite(found, f"{split}{at}", part.source)
         names = prepared.labels.names if prepared.labels else ()
         main = prepared.objectives[prepared.main]
         metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
