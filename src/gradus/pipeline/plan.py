@@ -64,7 +64,8 @@ class Plan:
     nodes: dict[str, Node] = field(default_factory=dict)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     loops: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """`search` and `iterate` -> what they drive at, and the file in the run folder that tells of them."""
+    """`search` and `iterate` -> what they drive at, and the file in the run folder that tells of them; then
+    `found` -> the patch."""
 
     @property
     def digest(self) -> str:
@@ -131,7 +132,11 @@ def make_plan(file: RecipeFile, material: Material, recipes: Iterable[Patched] |
 
 def _results(recipe: Recipe, as_written: Recipe) -> list[str]:
     """What a variant is judged by: its leaves, without those that are on the way in the recipe as written (a
-    pre-training that nothing starts from any more is no result)."""
+    pre-training that nothing starts from any more is no result); of a recipe with loops, by what they drive
+    at."""
+    loops = [loop for loop in (as_written.search, as_written.iterate) if loop is not None]
+    if loops:
+        return [name for name in recipe.order() if name in {as_written.goal(loop).stage for loop in loops}]
     usual = as_written.leaves()
     return [leaf for leaf in recipe.leaves() if leaf in usual or leaf not in as_written.stages]
 

@@ -74,8 +74,9 @@ def run(
             if world.first:
                 write_file(folder / "recipe.yaml", as_run(file, settings or {}))
                 write_json(folder / "plan.json", plan.plain())
-            if loops is not None and (found := loops.run()):
-                plan.add(patched_recipes(file, found), material)
+            if loops is not None and plan.loops:
+                plan.loops["found"] = dict(loops.run())
+                plan.add(patched_recipes(file, plan.loops["found"]), material)
                 nodes = list(plan.nodes.values())
                 runner.prove(nodes)
                 if world.first:

@@ -23,7 +23,7 @@ from gradus.pipeline.finish import is_done
 from gradus.pipeline.loop import Goal, Search
 from gradus.pipeline.plan import Plan
 from gradus.pipeline.proposals import Proposal, Proposals
-from gradus.pipeline.recipe import Recipe
+from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.stage import StageRun
 from gradus.training.trainer import NotFinite
 
@@ -47,7 +47,7 @@ class Searching:
         space = {path: one.plain() for path, one in search.space.items()}
         self.path = folder / f"search-{digest_json([base, str(goal), space, search.prune])[:8]}.jsonl"
         self.names = short_names(list(search.space))
-        self.proposals = Proposals(search, recipe.seed, _values(recipe, search))
+        self.proposals = Proposals(search, recipe.seed, _values(written.file, search))
         self.history: list[dict[str, Any]] = []
 
     def plain(self) -> dict[str, Any]:
@@ -127,7 +127,8 @@ class Searching:
         except Hopeless as given_up:
             state, extra = "pruned", given_up.seconds + self.attempts.pay(needed.values())
         except NotFinite as mistake:
-            state, problem, extra = "failed", mistake.problem, self.attempts.pay(needed.values())
+            state, problem = "failed", mistake.problem
+            extra = mistake.seconds + self.attempts.pay(needed.values())
         found = reports(goal, self.goal.metric) if (goal / "metrics.jsonl").is_file() else []
         return {"trial": number, "patch": asked.patch, "state": state, "value": value, "reports": found,
                 "seconds": round(extra, 3), "stages": needed, "problem": problem}  # fmt: skip
@@ -155,12 +156,15 @@ def shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _values(recipe: Recipe, search: Search) -> dict[str, Any]:
-    """What the recipe as written has at each path of the space; None where it says nothing."""
-    found, whole = {}, recipe.model_dump(mode="json", by_alias=True)
-    for path in search.space:
-        value: Any = whole
+def _values(file: RecipeFile, search: Search) -> dict[str, Any]:
+    """What the recipe as written has at each path of the space; None where it says nothing, or no choice."""
+    found, plain = {}, file.patched({}, "search.space")
+    for path, dimension in search.space.items():
+        value: Any = plain.model_dump(mode="json", by_alias=True)
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
+        if dimension.choices is not None:  # compared with their defaults filled in
+            same = (one for one in dimension.choices if file.patched({path: one}, "search.space") == plain)
+            value = next(same, None)
         found[path] = value
     return found

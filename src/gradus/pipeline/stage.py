@@ -310,6 +310,7 @@ class StageRun:
         good = checkpoint.latest(self.checkpoints)
         last = f"the last good checkpoint is {good.name}" if good else "no checkpoint was written before it"
         mistake.file, mistake.field = self.folder, f"stages.{self.node.name}"
+        mistake.seconds = self.trainer.seconds + self.seconds["evaluate"]
         mistake.hint = f"{mistake.hint}; {last}"
 
     def _note(self, line: dict[str, Any]) -> None:
