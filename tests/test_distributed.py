@@ -26,6 +26,7 @@ PATCH = {
         {"kind": "classification", "dropout": 0},
         {"kind": "causal_lm", "weight": 0.5},
     ],
+    "stages.finetune.adapters": {"rank": 4},
     "stages.finetune.batch": "15 rows",
     "stages.finetune.precision": "fp32",
 }

@@ -247,8 +247,7 @@ BAD: dict[str, tuple[Task, dict[str, Any], dict[str, Any], str]] = {
     "two logits": ("choices", {}, {f"{SUMMARY}.weight": torch.zeros(2, 32)}, "2 x 32, not 1 x 32.*summary"),
     "wide": ("choices", {}, {f"{SUMMARY}.weight": torch.zeros(1, 16)}, "1 x 16, not 1 x 32.*summary"),
     "no bias": ("choices", {}, {f"{SUMMARY}.bias": None}, f"lack a tensor: '{SUMMARY}.bias'"),
-    "labels": ("classes", {"problem_type": "multi_label_classification"}, {}, "problem_type: .*multi_label"),
-    "numbers": ("classes", {"problem_type": "regression"}, {}, "problem_type: .*one label or number a row"),
+    "numbers": ("classes", {"problem_type": "regression"}, {}, "problem_type: .*one number a row"),
     "narrow": ("classes", {}, {"score.weight": torch.zeros(3, 31)}, "3 x 31, not 3 x 32.*score.weight"),
     "a bias": ("classes", {}, {"score.bias": torch.zeros(3)}, "no such tensor: 'score.bias'"),
 }

@@ -27,8 +27,9 @@ class Example:
     """One row (or window) as token ids.
 
     `sequences` are int arrays [T_s]; `following` is the token after the last one in a window of running text,
-    so that the last position has something to predict; `label` is a class index, a number, or None;
-    `truncated` counts tokens that the context made us cut.
+    so that the last position has something to predict; `label` is a class index, a number, zeros and
+    ones [K] that say which of K labels the row has, or None; `truncated` counts tokens that the context made
+    us cut.
 
     `segments`, one an array of `sequences` and as long, say which of two texts a token belongs to (BERT).
     `prefix` is how many tokens at the head of each sequence all of it sees (a prefix language model).
@@ -44,7 +45,7 @@ class Example:
     row: int
     sequences: tuple[np.ndarray, ...]
     following: int | None = None
-    label: int | float | None = None
+    label: int | float | np.ndarray | None = None
     truncated: int = 0
     segments: tuple[np.ndarray, ...] = ()
     prefix: tuple[int, ...] = ()

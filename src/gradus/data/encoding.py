@@ -13,11 +13,13 @@ from gradus.core.errors import UserError
 from gradus.core.example import Example
 from gradus.data.formats import Format, MultipleChoice
 from gradus.data.frame import Frame
+from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Choices, LabelledRow, Labels, Numbers, Spans
 from gradus.data.parts import Long, Part, Sequence
 
 Answers = Labels | Numbers | Choices | Spans
-"""What a row's label means: a class, a number, one of its own answers, or a place in its context."""
+"""What a row's label means: a class, a set of them, a number, one of its own answers, or a place in its
+context."""
 
 
 class Encoder(Protocol):
@@ -69,11 +71,13 @@ class RowEncoder:
             )  # fmt: skip
         return found
 
-    def _label(self, row: LabelledRow) -> int | float | None:
+    def _label(self, row: LabelledRow) -> int | float | np.ndarray | None:
         if self.answers is None or self.format.label is None:
             return None
         if isinstance(self.format, MultipleChoice):
             return self.format.right(row)
+        if isinstance(self.answers, LabelSets):
+            return self.answers.marks(row, self.format.label)
         assert isinstance(self.answers, Labels | Numbers), "rows with answers have formats of their own"
         return self.answers.of_row(row, self.format.label)
 

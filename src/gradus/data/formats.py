@@ -6,7 +6,6 @@ short; `encoding.py` makes tokens of it. A new kind of row is one class here and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -14,8 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
-from gradus.data.labels import LabelledRow, field_text, integer, label_text
-from gradus.data.nested import as_text
+from gradus.data.labels import LabelledRow, field_text, integer, label_text, listed
 from gradus.data.parts import Cut, Part, RowFormat, Sequence
 from gradus.data.questions import Question
 from gradus.data.reader_options import Text, first_double
@@ -138,7 +136,10 @@ class MultipleChoice(RowFormat):
     def choices(self, row: LabelledRow) -> list[str]:
         """The answers of a row. Raises UserError for fewer than two and for one that is empty."""
         if isinstance(self.answers, str):
-            found, columns = _listed(row, self.answers), self.answers
+            found = listed(
+                row, self.answers, "answers", 'such as ["yes", "no"], or name one column an answer'
+            )
+            columns = self.answers
         else:
             texts = [row.fields.get(name, "") for name in self.answers]
             last = max((place for place, text in enumerate(texts, 1) if text.strip()), default=0)
@@ -174,18 +175,6 @@ class MultipleChoice(RowFormat):
             hint = f"the row has {len(found)} answers: {_legal(len(found), self.label_is)}"
         raise UserError("the label names none of the row's answers", file=row.file, line=row.line,
                         field=self.label, text=text, hint=hint)  # fmt: skip
-
-
-def _listed(row: LabelledRow, column: str) -> list[str]:
-    text = field_text(row, column)
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(answer, str | int | float) for answer in found):
-        raise UserError("a JSON list of answers is wanted", file=row.file, line=row.line, field=column,
-                        text=text, hint='such as ["yes", "no"], or name one column an answer')  # fmt: skip
-    return [as_text(answer) or "" for answer in found]
 
 
 def _place(text: str, label_is: str) -> int | None:

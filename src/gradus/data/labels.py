@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gradus.core.errors import UserError, nearest
+from gradus.data.nested import as_text
 
 
 class LabelledRow(Protocol):
@@ -39,7 +40,14 @@ class Labels:
 
     def of_row(self, row: LabelledRow, field: str) -> int:
         """The class index of a row. Raises UserError for a missing, empty or unknown label."""
-        text = label_text(row, field)
+        return self.place(label_text(row, field), row, field)
+
+    def texts(self, row: LabelledRow, field: str) -> list[str]:
+        """The labels of a row as they stand there: one. Raises UserError where it is missing or empty."""
+        return [label_text(row, field)]
+
+    def place(self, text: str, row: LabelledRow, field: str) -> int:
+        """The index of a label of `row`. Raises UserError for one that is unknown."""
         try:
             return self.names.index(text)
         except ValueError:
@@ -61,14 +69,7 @@ class Labels:
         seen: dict[str, LabelledRow] = {}
         for row in rows:
             seen.setdefault(label_text(row, field), row)
-        if given is not None:
-            labels = cls(tuple(given))
-            for text, row in seen.items():
-                if text not in given:
-                    raise UserError("`labels` does not name this label", file=row.file, line=row.line,
-                                    field=field, text=text, hint=nearest(text, given))  # fmt: skip
-        else:
-            labels = cls(tuple(in_order(seen)))
+        labels = cls(named(seen, field, given))
         if len(labels.names) < 2:
             row = next(iter(seen.values()))
             raise UserError(
@@ -129,6 +130,19 @@ def number_of(row: LabelledRow, field: str) -> float:
     return number
 
 
+def named(seen: Mapping[str, LabelledRow], field: str, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The labels in the order of the logits: as `given`, else those that were `seen` (and where), in order.
+
+    Raises UserError for one that `given` lacks."""
+    if given is None:
+        return tuple(in_order(seen))
+    for text, row in seen.items():
+        if text not in given:
+            raise UserError("`labels` does not name this label", file=row.file, line=row.line,
+                            field=field, text=text, hint=nearest(text, given))  # fmt: skip
+    return tuple(given)
+
+
 def label_text(row: LabelledRow, field: str) -> str:
     """The label as it stands in the row. Raises UserError where there is none."""
     text = field_text(row, field).strip()
@@ -150,6 +164,19 @@ def field_text(row: LabelledRow, field: str) -> str:
             text=field,
             hint=nearest(field, row.fields),
         ) from None
+
+
+def listed(row: LabelledRow, field: str, what: str, hint: str) -> list[str]:
+    """The texts of a JSON list, numbers among them. Raises UserError, with `hint`, for anything else."""
+    text = field_text(row, field)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(item, str | int | float) for item in found):
+        raise UserError(f"a JSON list of {what} is wanted", file=row.file, line=row.line, field=field,
+                        text=text, hint=hint)  # fmt: skip
+    return [as_text(item) or "" for item in found]
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
@@ -20,6 +20,8 @@ from gradus.data.builtin import builtin_name, builtin_rows
 from gradus.data.formats import Format
 from gradus.data.hub import HubName, read_hub
 from gradus.data.input import Input
+from gradus.data.label_sets import MultiLabel
+from gradus.data.label_weights import Weight
 from gradus.data.leakage import leaked, row_keys
 from gradus.data.parts import Long
 from gradus.data.paths import HUB, find_files
@@ -50,6 +52,8 @@ from gradus.data.split import (
 )
 
 STANDARD_INPUT = "-"
+LATER = ("multi_label",)
+"""Keys of rows that came after the first fingerprints."""
 
 
 class RowsData(ReaderOptions):
@@ -66,8 +70,11 @@ class RowsData(ReaderOptions):
     labels: Annotated[list[Text], Field(min_length=2), AfterValidator(distinct)] | None = None
     """The classes in the order of the logits. Default: those of train, sorted (as numbers if all are
     integers)."""
-    weights: Literal["balanced"] | None = None
-    """balanced: a row of class c weighs rows / (classes * rows of c), so that every class counts the same."""
+    multi_label: MultiLabel = None
+    """A row has any number of labels: a JSON list of them, or with {separator: ","} one text."""
+    weights: Literal["balanced"] | Annotated[dict[Text, Weight], Field(min_length=1)] | None = None
+    """What a label weighs in the loss: numbers by name, 1 where there is none; or balanced, so that every one
+    counts the same. See `data.label_weights`."""
     long: Long = "truncate"
     """Rows with more tokens than the context: cut (and counted), an error, or, of a question's context, read
     in several windows."""
@@ -92,6 +99,11 @@ class RowsData(ReaderOptions):
             problem = "without further windows there is nothing to share"
             raise wrong("format.stride", problem, question.stride, "long: window, or leave it out")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without keys that came after the first fingerprints and are not given: they decide nothing."""
+        return {key: value for key, value in dumped(self).items() if key not in LATER or value is not None}
 
     def reader_options(self) -> ReaderOptions:
         """The reader's keys alone: what a model folder keeps to read the rows of `predict`."""

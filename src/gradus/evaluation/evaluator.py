@@ -14,6 +14,7 @@ from gradus.core.example import Batch, Example
 from gradus.data.feed import cut
 from gradus.data.sources import Source
 from gradus.distributed.world import World
+from gradus.evaluation.label_sets import set_metrics
 from gradus.evaluation.metrics import classification_metrics, language_metrics, number_metrics
 from gradus.objectives import Objective, reads_row_label
 from gradus.objectives.token_classification import SAID
@@ -38,9 +39,10 @@ class Scores:
     """What one objective gave each of R rows, in the order of the rows.
 
     `values` is [R, 1] with summed nats for tokens or with numbers, [R, 2] with the tokens that are likeliest,
-    too, where these are told, [R, K] with logits for classes and choices (-inf beyond a row's own answers),
-    for spans and tags as `of_rows` gives them; `counts` [R] are the targets summed, the answers or windows of
-    the row, or the numbers that are said of its words.
+    too, where these are told, [R, K] with logits for classes, labels and choices (-inf beyond a row's own
+    answers), for spans and tags as `of_rows` gives them; `counts` [R] are the targets summed, the answers or
+    windows of the row, or the numbers that are said of its words; `labels` are [R], or [R, K] where a row has
+    any number of them.
     """
 
     rows: np.ndarray
@@ -117,6 +119,8 @@ def summarise(
     if objective.measure == "tags":
         losses = scores.values[:, SAID - 1 :: SAID]
         return {"loss": float(losses[np.isfinite(losses)].mean())}
+    if objective.measure == "sets":
+        return set_metrics(scores.labels, scores.values)
     if objective.measure == "number":
         return number_metrics(scores.labels, scores.values[:, 0])
     probabilities, labels = scores.probabilities, scores.labels.astype(np.int64)

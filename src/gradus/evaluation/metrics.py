@@ -24,6 +24,7 @@ LARGER_IS_BETTER: dict[str, bool] = {
     "precision": True,
     "recall": True,
     "strict_f1": True,
+    "micro_f1": True,
     "macro_f1": True,
     "matthews": True,
     "pearson": True,
@@ -38,6 +39,7 @@ LARGER_IS_BETTER: dict[str, bool] = {
 METRICS: dict[str, set[str]] = {
     "tokens": {"loss", "perplexity", "bits_per_byte"},
     "classes": {"accuracy", "macro_f1", "matthews", "calibration_error", "loss"},
+    "sets": {"micro_f1", "macro_f1", "accuracy", "loss"},
     "number": {"pearson", "spearman", "loss"},
     "choices": {"accuracy", "loss"},
     "spans": {"exact_match", "f1", "loss"},
@@ -47,7 +49,7 @@ METRICS: dict[str, set[str]] = {
 
 MAIN_METRIC = {
     "tokens": "loss", "classes": "accuracy", "number": "pearson", "choices": "accuracy", "spans": "f1",
-    "tags": "f1",
+    "tags": "f1", "sets": "micro_f1",
 }  # fmt: skip
 """The metric that speaks for a stage unless its `stop` names another."""
 

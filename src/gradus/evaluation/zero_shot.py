@@ -47,6 +47,9 @@ class _Scored(Config):
         if self.data.format.label is None:
             problem = "zero-shot scoring needs the column with the right answer"
             raise wrong("data.format", problem, None, "add `label: COLUMN`")
+        if self.data.multi_label:
+            problem = "zero-shot answers name one class a row"
+            raise wrong("data.multi_label", problem, None, "leave it out")
         if self.split != "train" and getattr(self.data, self.split) is None:
             raise wrong("data", f"the split to score, {self.split}, is not there", None, "files, or 10 %")
         return self

@@ -14,7 +14,7 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
-from gradus.families.heads import CLASSIFICATION_HEAD, SPANS, Shapes, Task, classification_task
+from gradus.families.heads import CLASSIFICATION_HEAD, ROW_TASKS, SPANS, Shapes, Task, classification_task
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, joined
 
@@ -76,7 +76,7 @@ TABLE = Table(
         "blocks.*.cross_attention_norm": f"{CROSS}_layer_norm",
     },
     outside={"unembedding": "lm_head"},
-    heads={"classes": CLASSIFICATION_HEAD, "number": CLASSIFICATION_HEAD, "spans": SPANS},
+    heads={**dict.fromkeys(ROW_TASKS, CLASSIFICATION_HEAD), "spans": SPANS},
     copies={"embedding.tokens.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")},
     no_weights=(r"(encoder|decoder)\.version",),
     # A buffer of theirs that nothing trains.
@@ -119,8 +119,7 @@ TWINS = {"layers": "decoder_layers", "heads": "decoder_attention_heads", "feed_f
 
 CLASSES: dict[Task | None, str] = {
     None: "BartForConditionalGeneration",
-    "classes": "BartForSequenceClassification",
-    "number": "BartForSequenceClassification",
+    **dict.fromkeys(ROW_TASKS, "BartForSequenceClassification"),
     "spans": "BartForQuestionAnswering",
 }
 

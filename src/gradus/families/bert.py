@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SPANS, Shapes, Task, encoder_task
+from gradus.families.heads import ROW_TASKS, SPANS, Shapes, Task, encoder_task
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, joined
 
@@ -86,8 +86,7 @@ TABLE = Table(
         "unembedding": "cls.predictions.decoder",
     },
     heads={
-        "classes": {"dense": POOLER, "score": "classifier"},
-        "number": {"dense": POOLER, "score": "classifier"},
+        **dict.fromkeys(ROW_TASKS, {"dense": POOLER, "score": "classifier"}),
         "choices": {"dense": POOLER, "score": "classifier"},
         "spans": SPANS,
         "tags": {"score": "classifier"},
@@ -144,8 +143,7 @@ SETTINGS = Settings(
 CLASSES: dict[Task | None, tuple[str, str]] = {
     None: ("BertForMaskedLM", "BertModel"),
     "next": ("BertForPreTraining", "BertForNextSentencePrediction"),
-    "classes": ("BertForSequenceClassification",) * 2,
-    "number": ("BertForSequenceClassification",) * 2,
+    **dict.fromkeys(ROW_TASKS, ("BertForSequenceClassification",) * 2),
     "choices": ("BertForMultipleChoice",) * 2,
     "spans": ("BertForQuestionAnswering",) * 2,
     "tags": ("BertForTokenClassification",) * 2,

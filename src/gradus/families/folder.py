@@ -31,6 +31,7 @@ OWN_TYPE = "gradus"
 """`model_type` of a model that Hugging Face's code for its family cannot hold."""
 FOREIGN_HEADS: dict[Task, str] = {
     "classes": "classification",
+    "sets": "classification",
     "number": "regression",
     "choices": "multiple_choice",
     "spans": "question_answering",
@@ -161,6 +162,12 @@ def read_folder(path: Path) -> ModelFolder:
     labels = labels if task in LABELLED else list(NEXT) if task == "next" else None
     _check_stored(stored, config, task, labels, path)
     return ModelFolder(path, config, labels, card, stored, dropped, task)
+
+
+def theirs(path: Path) -> ModelFolder | None:
+    """As `read_folder`; None where Hugging Face's code cannot open the folder."""
+    own = object_of(path / CONFIG, "this is no model folder").get("model_type") == OWN_TYPE
+    return None if own else read_folder(path)
 
 
 def _family(content: Mapping[str, Any], file: Path) -> Family:

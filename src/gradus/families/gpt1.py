@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.model import ModelConfig
-from gradus.families.heads import SUMMARY, Shapes, Task, generative_task, own_output
+from gradus.families.heads import ROW_TASKS, SUMMARY, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Place, Table, transposed
 
@@ -35,8 +35,7 @@ LAYERS: dict[str, str | Place] = {
     "blocks.*.feed_forward_norm": "h.*.ln_2",
 }
 HEADS: dict[Task, dict[str, str]] = {
-    "classes": {"score.weight": "score.weight"},
-    "number": {"score.weight": "score.weight"},
+    **dict.fromkeys(ROW_TASKS, {"score.weight": "score.weight"}),
     "choices": {"score": "multiple_choice_head.summary"},
 }
 
@@ -80,8 +79,7 @@ SETTINGS = Settings(
 
 CLASSES: dict[Task | None, str] = {
     None: "OpenAIGPTLMHeadModel",
-    "classes": "OpenAIGPTForSequenceClassification",
-    "number": "OpenAIGPTForSequenceClassification",
+    **dict.fromkeys(ROW_TASKS, "OpenAIGPTForSequenceClassification"),
     "choices": "OpenAIGPTDoubleHeadsModel",
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from gradus.core.model import ModelConfig
 from gradus.families.gpt1 import FIELDS, HEADS, LAYERS
-from gradus.families.heads import SPANS, SUMMARY, Shapes, Task, generative_task, own_output
+from gradus.families.heads import ROW_TASKS, SPANS, SUMMARY, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table
 
@@ -87,8 +87,7 @@ SETTINGS = Settings(
 
 CLASSES: dict[Task | None, str] = {
     None: "GPT2LMHeadModel",
-    "classes": "GPT2ForSequenceClassification",
-    "number": "GPT2ForSequenceClassification",
+    **dict.fromkeys(ROW_TASKS, "GPT2ForSequenceClassification"),
     "choices": "GPT2DoubleHeadsModel",
     "spans": "GPT2ForQuestionAnswering",
     "tags": "GPT2ForTokenClassification",

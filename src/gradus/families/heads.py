@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 from gradus.core.errors import UserError
 
-Task = Literal["classes", "number", "choices", "spans", "tags", "next"]
-"""The class of a row, its number, which of its answers is right, where in its context the answer stands, or
-the tags of its words: `objectives.Measure` but for tokens. And `next`, BERT's own: whether the second of two
-texts follows the first."""
+Task = Literal["classes", "sets", "number", "choices", "spans", "tags", "next"]
+"""The class of a row, which labels it has, its number, which of its answers is right, where in its context
+the answer stands, or the tags of its words: `objectives.Measure` but for tokens. And `next`, BERT's own:
+whether the second of two texts follows the first."""
 
-LABELLED = ("classes", "tags")
+LABELLED = ("classes", "sets", "tags")
 """The tasks whose answers have names."""
+
+ROW_TASKS: tuple[Task, ...] = ("classes", "sets", "number")
+"""The tasks of a sequence classifier: one class of theirs, told apart by `problem_type`."""
 
 NEXT = ("next", "other")
 """The classes of `next`, in the order of BERT's release."""
@@ -46,14 +49,16 @@ WITH_OUTPUT = (
 
 
 def row_answer(content: Mapping[str, Any], outputs: int, file: Path) -> Task:
-    """Whether a sequence classifier with so many outputs gives a class or a number.
+    """Whether a sequence classifier with so many outputs gives a class, labels or a number.
 
     As their classes have it, one output without a `problem_type` is a number. Raises UserError for several
-    labels or numbers a row.
+    numbers a row.
     """
     kind = content.get("problem_type")
-    if kind == "multi_label_classification" or (kind == "regression" and outputs > 1):
-        hint = "one label or number a row is"
+    if kind == "multi_label_classification":
+        return "sets"
+    if kind == "regression" and outputs > 1:
+        hint = "one number a row is"
         raise UserError("this head is not supported", file=file, field="problem_type", text=kind, hint=hint)
     return "number" if kind == "regression" or (kind is None and outputs == 1) else "classes"
 
@@ -71,7 +76,8 @@ def row_labels(task: Task | None, labels: Sequence[str] | None) -> dict[str, Any
     if task not in (*LABELLED, "number"):
         return {}
     names = ["LABEL_0"] if task == "number" else labels or ()
-    kinds = {"number": "regression", "classes": "single_label_classification"}
+    kinds = {"number": "regression", "classes": "single_label_classification",
+             "sets": "multi_label_classification"}  # fmt: skip
     return {
         **({"problem_type": kinds[task]} if task in kinds else {}),
         "id2label": {str(index): label for index, label in enumerate(names)},

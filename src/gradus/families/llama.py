@@ -14,7 +14,7 @@ from typing import Any
 from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 from gradus.families.files import object_at
-from gradus.families.heads import SPANS, Shapes, Task, generative_task, own_output
+from gradus.families.heads import ROW_TASKS, SPANS, Shapes, Task, generative_task, own_output
 from gradus.families.settings import Settings
 from gradus.families.table import Table, joined
 
@@ -64,8 +64,7 @@ TABLE = Table(
     },
     outside={"unembedding": "lm_head"},
     heads={
-        "classes": {"score.weight": "score.weight"},
-        "number": {"score.weight": "score.weight"},
+        **dict.fromkeys(ROW_TASKS, {"score.weight": "score.weight"}),
         "spans": SPANS,
         "tags": {"score": "score"},
     },
@@ -106,8 +105,7 @@ SETTINGS = Settings(
 
 CLASSES: dict[Task | None, str] = {
     None: "LlamaForCausalLM",
-    "classes": "LlamaForSequenceClassification",
-    "number": "LlamaForSequenceClassification",
+    **dict.fromkeys(ROW_TASKS, "LlamaForSequenceClassification"),
     "spans": "LlamaForQuestionAnswering",
     "tags": "LlamaForTokenClassification",
 }

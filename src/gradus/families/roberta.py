@@ -29,7 +29,7 @@ from gradus.families.bert import (
     encoder_difference,
     encoder_json,
 )
-from gradus.families.heads import SPANS, Shapes, Task, encoder_task
+from gradus.families.heads import ROW_TASKS, SPANS, Shapes, Task, encoder_task
 from gradus.families.settings import Settings
 from gradus.families.table import Table
 
@@ -65,8 +65,7 @@ TABLE = Table(
         "unembedding": "lm_head.decoder",
     },
     heads={
-        "classes": CLASSIFIER,
-        "number": CLASSIFIER,
+        **dict.fromkeys(ROW_TASKS, CLASSIFIER),
         "choices": {"dense": POOLER, "score": "classifier"},
         "spans": SPANS,
         "tags": {"score": "classifier"},
@@ -90,8 +89,7 @@ SETTINGS = Settings(
 
 CLASSES: dict[Task | None, tuple[str, str]] = {
     None: ("RobertaForMaskedLM", "RobertaModel"),
-    "classes": ("RobertaForSequenceClassification",) * 2,
-    "number": ("RobertaForSequenceClassification",) * 2,
+    **dict.fromkeys(ROW_TASKS, ("RobertaForSequenceClassification",) * 2),
     "choices": ("RobertaForMultipleChoice",) * 2,
     "spans": ("RobertaForQuestionAnswering",) * 2,
     "tags": ("RobertaForTokenClassification",) * 2,

@@ -17,6 +17,7 @@ from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 from gradus.families.heads import (
     CLASSIFICATION_HEAD,
+    ROW_TASKS,
     SPANS,
     Shapes,
     Task,
@@ -109,7 +110,7 @@ TABLE = Table(
     },
     gated={**_gated("encoder.", "encoder", 1), **_gated("", "decoder", 2)},
     outside={"unembedding": "lm_head"},
-    heads={"classes": CLASSIFICATION_HEAD, "number": CLASSIFICATION_HEAD, "spans": SPANS},
+    heads={**dict.fromkeys(ROW_TASKS, CLASSIFICATION_HEAD), "spans": SPANS},
     copies={"embedding.tokens.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")},
     # A table of distances to the encoder's tokens, which old files have and no code reads.
     no_weights=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
@@ -149,8 +150,7 @@ DROPOUTS = ("attention_dropout", "embedding_dropout", "feed_forward_dropout", "o
 
 CLASSES: dict[Task | None, str] = {
     None: "T5ForConditionalGeneration",
-    "classes": "T5ForSequenceClassification",
-    "number": "T5ForSequenceClassification",
+    **dict.fromkeys(ROW_TASKS, "T5ForSequenceClassification"),
     "spans": "T5ForQuestionAnswering",
 }
 

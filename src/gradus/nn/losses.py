@@ -28,14 +28,20 @@ def cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor, smoothing: 
     return (losses * weight.to(precision)).sum()
 
 
-def binary_cross_entropy_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+def binary_cross_entropy_sum(
+    logits: Tensor, value: Tensor, weight: Tensor, positive: Tensor | None = None
+) -> Tensor:
     """The sum of weight [M] times the mean over the finite logits of a line of [M, K] of the cross-entropy of
-    their sigmoids, 1 being wanted at value [M] and 0 elsewhere; 0 for M = 0."""
+    their sigmoids against value [M, K], zeros and ones, of which a one counts positive [K] times; 0 for
+    M = 0."""
     precision = torch.promote_types(logits.dtype, torch.float32)
     there = logits.isfinite()
-    wanted = F.one_hot(value, logits.shape[1]).to(precision)
     finite = logits.masked_fill(~there, 0.0).to(precision)
-    losses = F.binary_cross_entropy_with_logits(finite, wanted, reduction="none") * there
+    factor = None if positive is None else positive.to(logits.device, precision)
+    losses = (
+        F.binary_cross_entropy_with_logits(finite, value.to(precision), pos_weight=factor, reduction="none")
+        * there
+    )
     return (losses.sum(1) / there.sum(1) * weight.to(precision)).sum()
 
 

@@ -25,9 +25,9 @@ from gradus.core.words import WordEdges
 from gradus.nn.heads import LinearHead
 from gradus.nn.transformer import Transformer
 
-Measure = Literal["tokens", "classes", "number", "choices", "spans", "tags"]
-"""What an objective predicts: tokens of a text, the class of a row, its number, which of its answers is
-right, where in its context the answer stands, or the tags of its words."""
+Measure = Literal["tokens", "classes", "sets", "number", "choices", "spans", "tags"]
+"""What an objective predicts: tokens of a text, the class of a row, which labels it has, its number, which
+of its answers is right, where in its context the answer stands, or the tags of its words."""
 
 EVERY: frozenset[Arrangement] = frozenset({"decoder", "encoder", "encoder_decoder"})
 """All arrangements."""
@@ -63,13 +63,15 @@ class Task:
     stage: str
     labels: tuple[str, ...] = ()
     class_weights: tuple[float, ...] | None = None
-    """What a row of each class weighs; 1 unless given."""
+    """What each label weighs; 1 unless given. See `data.label_weights`."""
     range: tuple[float, float] | None = None
     """The least and the largest number that train has seen."""
     special: tuple[int, ...] = ()
     """The ids of the tokens that play a role."""
     vocabulary: Vocabulary | None = None
     """The tokens; only objectives with `roles` ask."""
+    sets: bool = False
+    """Whether a row has any number of the labels."""
 
     @property
     def tokens(self) -> Vocabulary:
@@ -299,7 +301,9 @@ class RowObjective(Objective):
     ) -> Tensor:
         return self.outputs(states, targets, transformer, head).float()
 
-    def one_target(self, example: Example, value: float, weight: float, kind: type) -> ExampleTargets:
+    def one_target(
+        self, example: Example, value: float | np.ndarray, weight: float, kind: type
+    ) -> ExampleTargets:
         """A row with one target, which reads the extracts of all its sequences."""
         index = extracts(example, self.model)
         owner = np.zeros(len(index), np.int64) if len(index) > 1 else None

@@ -15,10 +15,12 @@ from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import cross_entropy_sum
 from gradus.nn.transformer import Transformer
 from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task
+from gradus.objectives.label_sets import LabelSetClassification
 
 
 class ClassificationConfig(HeadConfig):
-    """`{kind: classification}`: softmax over the classes of the stage's labels."""
+    """`{kind: classification}`: softmax over the classes of the stage's labels; with `multi_label` a sigmoid
+    each."""
 
     measure: ClassVar[Measure] = "classes"
 
@@ -26,7 +28,9 @@ class ClassificationConfig(HeadConfig):
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     """The share of each target that is spread evenly over all classes (Szegedy et al. 2016, section 7)."""
 
-    def build(self, task: Task) -> Classification:
+    def build(self, task: Task) -> RowObjective:
+        if task.sets:
+            return LabelSetClassification(self, task)
         return Classification(self, task, self.label_smoothing or 0.0)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import binary_cross_entropy_sum, cross_entropy_sum
@@ -44,7 +45,7 @@ class MultipleChoice(RowObjective):
     def __init__(self, config: MultipleChoiceConfig, task: Task):
         super().__init__(config, task, 1)
         self._shared = config.dropout_mask == "row"
-        self._summed = {"softmax": cross_entropy_sum, "sigmoid": binary_cross_entropy_sum}[config.odds]
+        self._summed = {"softmax": cross_entropy_sum, "sigmoid": _sigmoids_sum}[config.odds]
 
     def targets(self, example: Example) -> ExampleTargets:
         weight = 0.0 if example.label is None else 1.0
@@ -65,3 +66,8 @@ class MultipleChoice(RowObjective):
         owner = targets.owner
         scores = head(transformer.pooled(select(states, targets)), owner if self._shared else None)[:, 0]
         return in_lines(scores, owner, len(targets.value))
+
+
+def _sigmoids_sum(logits: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """Each answer is asked alone whether it is right."""
+    return binary_cross_entropy_sum(logits, one_hot(value, logits.shape[1]), weight)

@@ -47,6 +47,7 @@ class TokenClassification(Objective):
     def __init__(self, config: TokenClassificationConfig, task: Task):
         self.weight, self.head_name = config.weight, task.stage
         self._shape = task.model.width, len(task.labels), config.dropout, config.bias
+        self._weights = np.array(task.class_weights or (1.0,) * len(task.labels))
 
     def make_head(self) -> LinearHead:
         return LinearHead(*self._shape)
@@ -55,7 +56,7 @@ class TokenClassification(Objective):
         """The value of a target is the number of its word and its tag [J, 2]."""
         assert example.tagged is not None, "rows of words have them"
         place, *value = example.tagged[example.tagged[:, 0] >= 0].T
-        return ExampleTargets(place, np.stack(value, 1), (value[1] >= 0).astype(np.float64))
+        return ExampleTargets(place, np.stack(value, 1), self._weights[value[1]] * (value[1] >= 0))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

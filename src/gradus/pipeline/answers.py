@@ -11,6 +11,7 @@ import numpy as np
 
 from gradus.data.encoding import RowEncoder
 from gradus.data.formats import MultipleChoice
+from gradus.data.label_sets import LabelSets
 from gradus.data.labels import LabelledRow, label_text, number_of
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.questions import Question
@@ -24,6 +25,7 @@ from gradus.evaluation.floors import (
     number_floors,
 )
 from gradus.objectives import Measure
+from gradus.pipeline.label_sets import set_floor_metrics, set_judged, set_said
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.spans import span_floor_metrics, span_judged, span_said
 from gradus.pipeline.splits import Split
@@ -46,13 +48,15 @@ def told(
     """{"label", "probabilities", "scores"} of a row's scores [K].
 
     Classes: the label's name, numbers by name. Choices: the answer's text and its "index", numbers in the
-    order of the answers. A number: "label" alone. Spans and tags: see
-    `span_said` and `tags_said`.
+    order of the answers. A number: "label" alone. Labels, spans and tags: see
+    `set_said`, `span_said` and `tags_said`.
     """
     if isinstance(encoder, QuestionEncoder):
         return span_said(encoder, row, scores)
     if isinstance(encoder, WordEncoder):
         return tags_said(encoder, labels, row, scores)
+    if measure == "sets":
+        return set_said(labels, scores)
     if measure == "number":
         return {"label": float(scores[0])}
     if measure == "choices":
@@ -84,6 +88,9 @@ def prediction_lines(prepared: Prepared, split: Split, scores: Scores) -> list[d
             lines.append(line | tags_judged(encoder, row, answer))
             continue
         truth = scores.labels[place]
+        if measure == "sets":
+            lines.append(line | set_judged(names, truth, answer))
+            continue
         if measure == "number":
             line |= {"label": float(truth), "predicted": answer["label"],
                      "error": answer["label"] - float(truth)}  # fmt: skip
@@ -124,6 +131,9 @@ def row_floors(prepared: Prepared) -> dict[str, dict[str, dict[str, float]]]:
                                 [form.right(row) for row in split.rows])
             for name, split in others.items()
         }  # fmt: skip
+    if isinstance(prepared.answers, LabelSets):
+        answers = prepared.answers
+        return {name: set_floor_metrics(answers, field, train.rows, one.rows) for name, one in others.items()}
     texts = ([form.shown(row) for row in train.rows], [label_text(row, field) for row in train.rows])
     return {
         name: classification_floors(*texts, [form.shown(row) for row in split.rows],

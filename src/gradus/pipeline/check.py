@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gradus.core.errors import counted
-from gradus.data.labels import Spans, label_text
+from gradus.data.label_sets import LabelSets
+from gradus.data.labels import Spans
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.rows import RowsData
 from gradus.data.tagged import Tags
@@ -102,6 +103,7 @@ def check(
             prepared = pricing.prepared(node)
         checked.append(Checked(node, prepared, pricing.price(node), is_done(stages / node.id)))
         notes += _capped(checked[-1])
+        notes += _frozen(prepared)
         notes += _notes(prepared)
     prove_loops(plan, material)
     loops = loop_costs(plan, material, pricing.price, _time)
@@ -147,6 +149,14 @@ def _capped(one: Checked) -> list[str]:
     return [f"{problem} {over:,} of {counted(len(asked), 'step')}: {example}"]
 
 
+def _frozen(prepared: Prepared) -> list[str]:
+    """How many parameters learn, where not all do."""
+    parts = prepared.learning, prepared.shapes
+    learning, every = (sum(shape.numel() for shape in part.values()) for part in parts)
+    told = f"{prepared.node.name}: {learning:,} of {every:,} parameters learn"
+    return [told] if learning < every else []
+
+
 def _notes(prepared: Prepared) -> list[str]:
     """What a person should hear although it stops nothing."""
     name, notes = prepared.node.name, []
@@ -179,10 +189,7 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: {split}: {rows} ({share:.1%}) longer than the context of {prepared.model.context} "
                 f"tokens: {lost} cut"
             )
-        if isinstance(prepared.answers, Spans):
-            notes.append(f"{name}: {split}: {_in_windows(prepared, counts)}")
-        if isinstance(prepared.answers, Tags):
-            notes.append(f"{name}: {split}: {_tagged(counts)}")
+        notes += [f"{name}: {split}: {told}" for told in _rows_hold(prepared, counts)]
         if short := counts.get("short_rows"):
             notes.append(
                 f"{name}: {split}: {counted(short, 'window')} too short for the objective: nothing is taken "
@@ -201,9 +208,22 @@ def _notes(prepared: Prepared) -> list[str]:
             notes.append(f"{name}: {split} has no row labelled {', '.join(missing)}")
     if prepared.labels is not None and not isinstance(prepared.labels, Tags):
         notes += [f"{name}: {note}" for note in _odd_labels(prepared)]
+    if weights := prepared.label_weights:
+        notes.append(
+            f"{name}: weights of labels: {', '.join(f'{one} {weights[one]:.3g}' for one in weights)}"
+        )
     if (train := prepared.splits["train"]).parts:
         notes.append(f"{name}: {_mixed(train)}")
     return notes
+
+
+def _rows_hold(prepared: Prepared, counts: Mapping[str, Any]) -> list[str]:
+    """What rows that are no plain classes hold."""
+    if isinstance(prepared.answers, Spans):
+        return [_in_windows(prepared, counts)]
+    if isinstance(prepared.answers, LabelSets):
+        return [_sets(counts)]
+    return [_tagged(counts)] if isinstance(prepared.answers, Tags) else []
 
 
 def _mixed(train: Split) -> str:
@@ -224,6 +244,12 @@ def _in_windows(prepared: Prepared, counts: Mapping[str, Any]) -> str:
     )
 
 
+def _sets(counts: Mapping[str, Any]) -> str:
+    """How many labels rows have."""
+    mean = sum(counts["labels"].values()) / counts["rows"]
+    return f"{mean:.2f} labels a row; {counted(counts['rows_without_label'], 'row')} without any"
+
+
 def _tagged(counts: Mapping[str, Any]) -> str:
     """What rows of words hold."""
     words, lost = counted(counts["words"], "word"), counts["lost_words"]
@@ -239,20 +265,20 @@ def _inexpressible(prepared: Prepared) -> str | None:
     family, objectives = FAMILIES[prepared.model.family], prepared.objectives
     heads = [objective.head_name for objective in objectives if objective.head_name]
     obstacle = None
-    for config in prepared.node.stage.objectives:
-        if isinstance(config, HeadConfig) and config.measure != "tokens":
-            task: HeadTask = "next" if config.kind == "next_sentence" else config.measure
+    for config, objective in zip(prepared.node.stage.objectives, objectives):
+        if isinstance(config, HeadConfig) and objective.measure != "tokens":
+            task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
             obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))
     return family.expressible(prepared.model, heads) or obstacle
 
 
 def _odd_labels(prepared: Prepared) -> list[str]:
     """Classes that look like a slip: a single row (a header?), or names that differ only in case or space."""
-    data, train = prepared.node.stage.data, prepared.splits["train"]
-    assert isinstance(data, RowsData) and data.format.label is not None
+    data, train, labels = prepared.node.stage.data, prepared.splits["train"], prepared.labels
+    assert isinstance(data, RowsData) and data.format.label is not None and labels is not None
     notes = []
     for label in [label for label, count in train.counts["labels"].items() if count == 1]:
-        row = next(row for row in train.rows if label_text(row, data.format.label) == label)
+        row = next(row for row in train.rows if label in labels.texts(row, data.format.label))
         first = "; is it a header?" if row.index == 0 else ""
         notes.append(f"one row only is labelled {label!r}: {row.file}:{row.line}{first}")
     alike: dict[str, list[str]] = {}

@@ -11,6 +11,7 @@ from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
 from gradus.objectives import MaskedLMConfig, ObjectiveConfig
+from gradus.optim.groups import depths
 from gradus.pipeline.prepared import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
@@ -83,6 +84,20 @@ class Estimate:
     seconds: float
 
 
+def effort(prepared: Prepared) -> float:
+    """The share of a whole step that forward and backward take where not all learns: forward 1, backward 1 to
+    the states of every layer down to the lowest that learns, and 1 to the weights that learn."""
+    inner = {
+        name: shape for name, shape in prepared.shapes.items() if "blocks." in name or "embedding." in name
+    }
+    learning = [name for name in prepared.learning if name in inner]
+    depth_of = depths(list(inner))
+    lowest = max(depth_of.values())  # the embeddings, below all layers
+    reach = max((min(depth_of[name] + 1, lowest) for name in learning), default=0) / lowest
+    share = sum(inner[name].numel() for name in learning) / sum(shape.numel() for shape in inner.values())
+    return (1 + reach + share) / 3
+
+
 def _scored(objective: ObjectiveConfig) -> float:
     """The share of positions that an objective sends to the vocabulary."""
     if isinstance(objective, MaskedLMConfig):
@@ -111,7 +126,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     model = prepared.model
     parameters = _parameters(prepared)
     scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
-    per_token = model.flops_per_token(min(model.context, prepared.tokens_per_row), scored)
+    whole = model.flops_per_token(min(model.context, prepared.tokens_per_row), scored)
+    per_token = whole * effort(prepared)
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":
@@ -128,7 +144,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
-    seconds += evaluated * times * per_token / 3 / speed
+    seconds += evaluated * times * whole / 3 / speed
     copies = 2 * parameters if DTYPES[precision].itemsize == 2 else 0
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)

@@ -8,7 +8,7 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,9 @@ from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
 from gradus.evaluation.texts import libraries_of
-from gradus.families.folder import read_folder, write_folder
+from gradus.families.adapter import write_adapter
+from gradus.families.folder import read_folder, theirs, write_folder
+from gradus.nn.adapters import merged
 from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
@@ -59,6 +61,7 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     model = run.folder / "model"
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
+    _write_adapter(run, learner)
     floors, samples = _known_floors(run, learner), _samples(prepared, learner)
     floors = {split: floors[split] for split in floors if split in run.context.scored}
     record = _record(run, results, samples) | {"floors": floors, "zero_shot": answered}
@@ -109,7 +112,7 @@ def _write_predictions(run: StageRun, split: str, scores: Sequence[Scores]) -> N
 def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
     tokenizer, data = prepared.tokenizer, prepared.node.stage.data
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()}
+    tensors = _own_names(merged(learner))
     template = text_template(tokenizer, prepared.model)
     if isinstance(data, RowsData):
         template = row_template(data.format, prepared.model)
@@ -124,6 +127,23 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         task=None if prepared.answers is None else prepared.node.stage.measure,
         roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
+
+
+def _own_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+
+
+def _write_adapter(run: StageRun, learner: Learner) -> None:
+    """adapter/: what peft loads on the folder that the stage began with, where Hugging Face's code can hold
+    the model."""
+    adapters, base = run.node.stage.adapters, run.context.start(run.node)
+    if adapters is None or base is None or (model := theirs(run.folder / "model")) is None:
+        return
+    grown = {moved.tensor for moved in run.moved if moved.what == "resized"}
+    whole = {name: tensor for name, tensor in learner.state_dict().items()
+             if name in grown or name.startswith("heads.")}  # fmt: skip
+    with new_folder(run.folder / "adapter") as folder:
+        write_adapter(folder, adapters, learner.transformer, model, _own_names(whole), base)
 
 
 def card(prepared: Prepared) -> dict[str, Any]:
@@ -144,7 +164,8 @@ def card(prepared: Prepared) -> dict[str, Any]:
         text = next(iter(data.parts.values())).plain()
         return about | {key: text[key] for key in TEXT_KEYS}
     return about | {"format": data.format.plain(), "long": data.long, "reader": data.reader_options().plain(),
-                    "natural": natural_reader(data), "metrics": list(stage.text_metrics)}  # fmt: skip
+                    "natural": natural_reader(data), "multi_label": data.plain().get("multi_label"),
+                    "metrics": list(stage.text_metrics)}  # fmt: skip
 
 
 def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
@@ -261,13 +282,15 @@ def _record(
                      **libraries_of(stage.text_metrics), **stage.libraries},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
         "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
+        "learning": sum(shape.numel() for shape in prepared.learning.values()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,
+        "label_weights": prepared.label_weights,
         "transfer": [moved.plain() for moved in run.moved],
         "training": {
             "steps": trainer.clock.step, "rows": trainer.clock.rows, "tokens": trainer.clock.tokens,
             "seconds": round(trainer.seconds, 3),
-            "peak_memory": _peak_memory(run),
+            "peak_memory": _peak_memory(run), "held_memory": _held_memory(run),
             "tokens_per_second": round(trainer.clock.tokens / max(trainer.seconds, 1e-9), 1),
             "stopped": run.stopped, "best_step": run.stopping.best_step, "metric": run.stopping.metric,
         },
@@ -279,6 +302,14 @@ def _record(
             "evaluate": round(run.seconds["evaluate"], 3),
         },
     }  # fmt: skip
+
+
+def _held_memory(run: StageRun) -> int:
+    """Bytes of the weights, the gradients of those that learn, and what the optimizer keeps of them."""
+    weights = list(run.trainer.learner.parameters())
+    kept = [tensor for optimizer in run.trainer.optimizers for state in optimizer.state.values()
+            for tensor in state.values() if isinstance(tensor, torch.Tensor)]  # fmt: skip
+    return sum(one.nbytes for one in (*weights, *(one for one in weights if one.requires_grad), *kept))
 
 
 def _peak_memory(run: StageRun) -> int:

@@ -9,10 +9,12 @@ from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
 from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.rows import RowsData
 from gradus.data.text import WindowKind
 from gradus.objectives import ObjectiveConfig
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
+from gradus.training.transfer import Transferred
 
 PAIRS = get_args(PairKind)
 
@@ -35,12 +37,43 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
 
 
+LABELLED = ("classification", "token_classification")
+"""Objectives whose answers have names."""
+
+
+def require_labels(data: RowsData, tasks: Sequence[ObjectiveConfig]) -> None:
+    """Raises for keys about labels where what reads those of rows, `tasks`, does not know such."""
+    kinds = [one.kind for one in tasks]
+    for key, fits in (("labels", LABELLED), ("weights", LABELLED), ("multi_label", LABELLED[:1])):
+        if getattr(data, key) is not None and not {*fits} & {*kinds}:
+            problem = f"this key is for {' and '.join(fits)}"
+            raise wrong(f"data.{key}", problem, None, "leave it out")
+    if data.multi_label and any(getattr(one, "label_smoothing", None) for one in tasks):
+        hint = "leave it out, or `multi_label`"
+        raise wrong("objectives", "label_smoothing is for one label a row", None, hint)
+
+
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
     """The same rows as texts to read and to say (Raffel et al. 2020, section 2.4): of two texts each under
     its column's name, and a class says its own."""
     several = len(form.fields) > 1
     source = " ".join(f"{field}: {{{field}}}" if several else f"{{{field}}}" for field in form.fields)
     return TextToText(source=source, label=form.label, answers={name: name for name in names})
+
+
+def require_base(starts: bool, transferred: Transferred, rivals: Sequence[str]) -> None:
+    """Raises where adapters would stand on weights that are random, and where a key says again, or otherwise,
+    what learns beside them."""
+    if not starts or transferred != "all":
+        problem = "adapters change what was learnt before, and these weights are new"
+        hint = "start `from` a stage or a folder, with all of its weights"
+        raise wrong("adapters", problem, None, hint)
+    if rivals:
+        problem, hint = (
+            "beside adapters only the heads learn",
+            "leave it out; `adapters.projections` says what has one",
+        )
+        raise wrong(rivals[0], problem, None, hint)
 
 
 def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:

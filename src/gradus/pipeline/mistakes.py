@@ -55,7 +55,7 @@ def _first(errors: list[Any]) -> Any:
     parent = errors[0]["loc"][:-1]
     near = [one for one in errors if one["loc"][: len(parent)] == parent]
     unknown = [one for one in near if one["type"] == "extra_forbidden"]
-    if str(errors[0]["loc"][-1:]).startswith('("literal['):  # a mapping, say, is not told that it is no word
+    if "literal[" in str(errors[0]["loc"][-1:]):  # a mapping, say, is not told that it is no word
         return max(near, key=lambda one: len(one["loc"]))
     return unknown[0] if unknown else errors[0]
 

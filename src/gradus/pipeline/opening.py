@@ -21,6 +21,7 @@ from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import Format, TextToText
 from gradus.data.frame import Frame
+from gradus.data.label_sets import MultiLabel
 from gradus.data.mixture import Mixture
 from gradus.data.parts import Long
 from gradus.data.paths import HUB, Encoding
@@ -66,6 +67,7 @@ class Reading(Config):
 
     format: Format | None = None
     """The template of its rows; None for a model of running text."""
+    multi_label: MultiLabel = None
     long: Long = "truncate"
     reader: ReaderOptions = ReaderOptions()
     natural: Reader | None = None
@@ -87,7 +89,8 @@ class Reading(Config):
         """What a recipe's stage says, of a mixture the first text."""
         if isinstance(data, RowsData):
             keys = data.reader_options()
-            return cls(format=data.format, long=data.long, reader=keys, natural=natural_reader(data))
+            about = {"long": data.long, "natural": natural_reader(data), "multi_label": data.multi_label}
+            return cls(format=data.format, reader=keys, **about)
         first = next(iter(data.parts.values()))
         return cls.model_validate({key: getattr(first, key) for key in TEXT_KEYS})
 
@@ -209,7 +212,8 @@ def open_folder(
     asked = any(config.roles or _scores_specials(config) for config in configs)
     tokens = _tokens(path, roles) if asked else None
     special = scored_specials(tokens) if tokens else ()
-    task = Task(found.config, name, labels, range=seen, special=special, vocabulary=tokens)
+    task = Task(found.config, name, labels, range=seen, special=special, vocabulary=tokens,
+                sets=found.task == "sets")  # fmt: skip
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
     learner = Learner(transformer, [config.build(task) for config in configs])

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradus.core.errors import UserError, nearest
+from gradus.core.errors import UserError, nearest, under
 from gradus.core.storage import MANIFEST, digest_file, digest_json, from_home, read_json
 from gradus.data.formats import Pair, Single
 from gradus.data.labels import Labels
@@ -165,7 +165,9 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         task["data"].pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data)}  # fmt: skip
-    if libraries := _libraries(name, stage):
+    with under(f"stages.{name}"):
+        libraries = stage.libraries
+    if libraries:
         made_of["libraries"] = libraries
     if stage.reads == "text":
         made_of["prompts"] = recipe.prompts
@@ -184,14 +186,6 @@ def _saying(stage: Stage, material: Material) -> Stage:
     names = Labels.of(material.rows(data)["train"].rows, data.format.label, None).names
     changed = data.model_copy(update={"format": as_text(data.format, names)})
     return stage.model_copy(update={"data": changed})
-
-
-def _libraries(name: str, stage: Stage) -> dict[str, str]:
-    try:
-        return stage.libraries
-    except UserError as mistake:
-        mistake.field = f"stages.{name}.{mistake.field}"
-        raise
 
 
 def _folder(stage: Stage, material: Material, name: str) -> Path:

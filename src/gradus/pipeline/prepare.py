@@ -12,6 +12,7 @@ from gradus.core.errors import UserError, counted, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.frame import Frame
+from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.mixture import Mixture
 from gradus.data.question_windows import QuestionEncoder
@@ -194,6 +195,8 @@ def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
         return Tags.of_rows(rows, data.format, data.labels)
     if measure == "number":
         return Numbers.of(rows, data.format.label)
+    if measure == "sets":
+        return LabelSets.written((), data.multi_label).of_train(rows, data.format.label, data.labels)
     return Labels.of(rows, data.format.label, data.labels)
 
 
@@ -210,6 +213,8 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
         counts["windows"] = sum(len(example.sequences) for example in examples)
     if isinstance(encoder, WordEncoder):
         counts |= encoder.counts(source.rows, examples)
+    elif isinstance(encoder.answers, LabelSets):
+        counts |= encoder.answers.counts(examples)
     elif isinstance(encoder.answers, Labels):
         names = encoder.answers.names
         found = np.bincount([int(example.label or 0) for example in examples], minlength=len(names))

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from gradus.core.duration import Quantity
-from gradus.core.errors import UserError
+from gradus.core.errors import UserError, under
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps, step_bounds
+from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Labels, Numbers
 from gradus.data.rows import RowsData
 from gradus.data.sources import Source
@@ -21,9 +22,9 @@ from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, Task, main_place
-from gradus.optim.groups import matching
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
+from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 
@@ -73,34 +74,42 @@ class Prepared:
             self.model,
             self.node.name,
             self.labels.names if self.labels else (),
-            self._class_weights(),
+            tuple(self.label_weights.values()) if self.label_weights else None,
             self.range,
             scored_specials(self.tokenizer),
             self.tokenizer,
+            isinstance(self.answers, LabelSets),
         )
         return [config.build(task) for config in self.node.stage.objectives]
 
-    def _class_weights(self) -> tuple[float, ...] | None:
-        """`weights: balanced`: rows / (classes x rows of the class), so that every class weighs the same in
-        sum."""
+    @cached_property
+    def label_weights(self) -> dict[str, float] | None:
+        """What each label weighs in the loss, in the order of the logits; None where all weigh 1."""
         data = self.node.stage.data
-        if not isinstance(data, RowsData) or data.weights is None or self.labels is None:
+        if not isinstance(data, RowsData) or self.labels is None:
             return None
-        counts = self.splits["train"].counts["labels"]
-        rows, classes = sum(counts.values()), sum(count > 0 for count in counts.values())
-        return tuple(rows / (classes * counts[name]) if counts[name] else 0.0 for name in self.labels.names)
+        return label_weights(data, self.labels, self.splits["train"])
+
+    @cached_property
+    def outline(self) -> Learner:
+        """Model, heads and adapters, frozen as in training; no memory is taken. Raises UserError for adapters
+        that the model has no place for."""
+        learner = Learner(Transformer(self.model, device="meta"), self.objectives)
+        stage = self.node.stage
+        with under(f"stages.{self.node.name}"):
+            learner.lighten(stage.adapters, stage.freeze or (), self.node.seed)
+        return learner
 
     @cached_property
     def shapes(self) -> dict[str, torch.Size]:
-        """Every parameter of model and heads by name; no memory is taken."""
-        learner = Learner(Transformer(self.model, device="meta"), self.objectives)
-        return {name: parameter.shape for name, parameter in learner.named_parameters()}
+        """Every parameter of the outline by name."""
+        return {name: parameter.shape for name, parameter in self.outline.named_parameters()}
 
     @cached_property
     def learning(self) -> dict[str, torch.Size]:
         """Of `shapes` those that learn."""
-        frozen = set(matching(list(self.shapes), self.node.stage.freeze or ()))
-        return {name: shape for name, shape in self.shapes.items() if name not in frozen}
+        named = self.outline.named_parameters()
+        return {name: parameter.shape for name, parameter in named if parameter.requires_grad}
 
     @property
     def main(self) -> int:

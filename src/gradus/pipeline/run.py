@@ -193,6 +193,8 @@ def run_node(node: Node, material: Material, context: Context) -> dict[str, Any]
     stage_run = StageRun(prepared, context)
     stage_run.prepare_seconds = time.perf_counter() - began
     stage_run.digests = material.digests(node.stage.data)
+    if context.world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(context.world.device)
     try:
         learner = stage_run.train()
         record = finish(stage_run, learner)

@@ -24,6 +24,7 @@ from gradus.core.storage import from_home
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import cut
 from gradus.data.formats import TextToText
+from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.readers import Row, renamed
 from gradus.data.sources import HeldTokens, Rows, Windows
@@ -98,12 +99,12 @@ class Model:
         """For every row, in order: {"label", "probabilities", "scores", "truncated"}.
 
         Probabilities and scores (logits) stand by label; `truncated` counts the tokens that did not fit. For
-        a model of numbers the label is one and stands alone; for multiple choice it is the answer's text,
-        "index" its place, and probabilities and scores are lists in the order of the row's answers. A model
-        that answers in words gives the class of the likeliest one, or {"text", "truncated"} where its format
-        names none; one that finds answers in a context gives what `span_said` says, one that tags words what
-        `tags_said` says. A row is a mapping with
-        the columns of the model's format, or its text where one is all it has. Rows are drawn as they
+        a model of numbers the label is one and stands alone; where a row has any number of labels, "labels"
+        takes its place; for multiple choice it is the answer's text, "index" its place, and probabilities and
+        scores are lists in the order of the row's answers. A model that answers in words gives the class of
+        the likeliest one, or {"text", "truncated"} where its format names none; one that finds answers in a
+        context gives what `span_said` says, one that tags words what `tags_said` says. A row is a mapping
+        with the columns of the model's format, or its text where one is all it has. Rows are drawn as they
         are needed, so there may be any number of them. Raises UserError for a language model, a folder that
         does not say how rows are read, and a row without a column that is wanted.
         """
@@ -284,6 +285,7 @@ class Model:
         measure = self.task.measure if self.task else "tokens"
         answers: Answers | None = {
             "tokens": None, "classes": Labels(self.labels), "number": Numbers(-math.inf, math.inf),
+            "sets": LabelSets.written(self.labels, self.reading.multi_label),
             "choices": Choices(), "spans": Spans(), "tags": Tags(self.labels),
         }[measure]  # fmt: skip
         model = self.opened.folder.config

@@ -28,11 +28,11 @@ from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
-from gradus.optim.groups import freeze
 from gradus.optim.penalties import Penalty
 from gradus.optim.unfreezing import Unfreezing
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
+from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
@@ -69,6 +69,10 @@ class Context:
 
     def folder(self, node_id: str) -> Path:
         return self.stages / node_id
+
+    def start(self, node: Node) -> Path | None:
+        """The model folder that a stage begins with; None at scratch."""
+        return self.folder(node.parent.id) / "model" if node.parent is not None else node.folder
 
 
 class StageRun:
@@ -136,10 +140,8 @@ class StageRun:
                 if self.stopped == "length" and "end" not in report.due:
                     self.context.watch(self)
             every = self.node.stage.save.every
-            spent = time.monotonic() - saved
-            by_clock = every.unit != "steps" and spent >= every.amount * (
-                60 if every.unit == "minutes" else 1
-            )
+            seconds = every.amount * (60 if every.unit == "minutes" else 1)
+            by_clock = every.unit != "steps" and time.monotonic() - saved >= seconds
             over = self.stopped == "patience"
             if by_clock or over or report.due & {"save", "stop", "end"}:
                 self._save(trainer)
@@ -178,18 +180,21 @@ class StageRun:
         prepared = self.prepared
         transformer = Transformer(prepared.model, DTYPES[self.precision], device=self.world.device)
         learner = Learner(transformer, prepared.objectives).initialise(self.node.seed)
-        source = self.node.folder
-        if self.node.parent is not None:
-            source = self.context.folder(self.node.parent.id) / "model"
-        if source is not None:
+        if (source := self.context.start(self.node)) is not None:
             start = read_folder(source)
             heads, transferred = self._fitting_heads(start.card), self.node.stage.transfer
             self.moved = transfer(learner, start.tensors, heads, str(source), transferred)
         else:
             self.moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
                           for name, tensor in learner.state_dict().items()]  # fmt: skip
-        freeze(learner, self.node.stage.freeze or ())
+        self._lighten(learner)
         return learner.to(self.world.device)
+
+    def _lighten(self, learner: Learner) -> None:
+        stage = self.node.stage
+        added = learner.lighten(stage.adapters, stage.freeze or (), self.node.seed)
+        shapes = {name: tuple(parameter.shape) for name, parameter in learner.named_parameters()}
+        self.moved += [Moved(name, "new", shapes[name], "an adapter") for name in added]
 
     def _fitting_heads(self, card: dict[str, Any] | None) -> dict[str, str]:
         """Our head -> theirs, where objective and labels are equal."""

@@ -20,12 +20,13 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
+from gradus.nn.adapters import Adapters
 from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
-from gradus.pipeline.fitting import require_texts, require_windows
+from gradus.pipeline.fitting import require_base, require_labels, require_texts, require_windows
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
 from gradus.training.transfer import Transferred
@@ -114,6 +115,8 @@ class Stage(Config):
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
     unfreeze: Unfreeze | None = None
     """The upper layers learn first, and the lower ones join them."""
+    adapters: Adapters | None = None
+    """Low-rank adapters: beside them and the heads nothing learns (Hu et al. 2021)."""
     penalties: Penalties | None = None
     """L1, and L2 toward the weights it starts from; the optimizer has `weight_decay`."""
     clip: float | None = Field(1.0, gt=0)
@@ -159,6 +162,9 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        if self.adapters is not None:
+            rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
+            require_base(self.start != SCRATCH, self.transfer, rivals)
         self._task_fits()
         self._probes_fit()
         require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)
@@ -220,10 +226,7 @@ class Stage(Config):
             if tasks and (form in own) != (objective in tasks):
                 hint = f"rows of {' and '.join(own)} have the objective {objective}, all others another"
                 raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
-        for key in ("labels", "weights"):
-            fits = "classification" in tasks or (key == "labels" and "token_classification" in tasks)
-            if getattr(self.data, key) is not None and not fits:
-                raise wrong(f"data.{key}", "this key is for classification", None, "leave it out")
+        require_labels(self.data, [one for one in self.objectives if reads_row_label(one)])
 
     def _answers_fit(self, tasks: Sequence[str]) -> None:
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
@@ -260,7 +263,9 @@ class Stage(Config):
     @property
     def measure(self) -> Measure:
         """What the objective predicts that it is judged by."""
-        return self.objectives[main_place(self.objectives)].measure
+        measure = self.objectives[main_place(self.objectives)].measure
+        several = isinstance(self.data, RowsData) and self.data.multi_label
+        return "sets" if several and measure == "classes" else measure
 
     @property
     def metric(self) -> str:

@@ -3,11 +3,15 @@ largest errors first."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from gradus.evaluation.label_sets import per_label
 from gradus.evaluation.metrics import per_class
 from gradus.evaluation.statistics import mean
 from gradus.report.records import SPLITS, Stage
@@ -18,7 +22,9 @@ LONGEST_TEXT = 600
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Per-class scores and confusion (rows true, columns predicted) on one split, all seeds pooled."""
+    """Per-class scores and confusion (rows true, columns predicted) on one split, all seeds pooled.
+
+    Where a row has any number of labels, nothing is confused with anything: the matrix is empty."""
 
     split: str
     seeds: int
@@ -59,6 +65,11 @@ def class_tables(stages: Sequence[Stage]) -> list[ClassTable]:
         declared: list[Any] = next(
             (stage.record["labels"] for stage in stages if stage.record.get("labels")), []
         )
+        if "predicted_labels" in items[0]:
+            names = list(map(str, declared))
+            right, told = (_marks(items, key, names) for key in ("labels", "predicted_labels"))
+            found.append(ClassTable(split, len(predicted), per_label(right, told, names), []))
+            continue
         seen = {str(item[key]) for item in items for key in ("label", "predicted")}
         names = [*map(str, declared), *sorted(seen - set(map(str, declared)))]
         index = {name: number for number, name in enumerate(names)}
@@ -66,6 +77,11 @@ def class_tables(stages: Sequence[Stage]) -> list[ClassTable]:
         scores = per_class(truth, guess, names)
         found.append(ClassTable(split, len(predicted), scores["classes"], scores["confusion"]))
     return found
+
+
+def _marks(items: Sequence[dict[str, Any]], key: str, names: Sequence[str]) -> np.ndarray:
+    """Which of the labels items have [R, K]."""
+    return np.array([[name in item[key] for name in names] for item in items])
 
 
 def number_points(stages: Sequence[Stage]) -> tuple[str, list[tuple[float, float]]]:
@@ -117,6 +133,10 @@ def _wrong(items: Sequence[dict[str, Any]]) -> WrongRow | None:
 
 
 def _sure(item: dict[str, Any]) -> float:
-    """The probability of what was predicted: by name for classes, the largest for a row's own answers."""
+    """The probability of what was predicted: by name for classes, the largest for a row's own answers; of a
+    set of labels that of having these and no others, each by itself."""
     given = item.get("probabilities") or {}
+    if "predicted_labels" in item:
+        told = item["predicted_labels"]
+        return math.prod(odds if name in told else 1 - odds for name, odds in given.items())
     return float(given.get(item["predicted"], 0.0) if isinstance(given, dict) else max(given))

@@ -14,10 +14,11 @@ from gradus.core.storage import write_file
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.report import words
 from gradus.report.ablations import Asked, Transferred, asked, transferred
+from gradus.report.costs import costs
 from gradus.report.errors import class_tables, number_points, wrong_rows
 from gradus.report.figures import Curve, curves, dots, scatter, series_class
 from gradus.report.graph import Group, gains, graph, groups
-from gradus.report.grids import of_asked, of_tasks, of_transferred, seeds_said
+from gradus.report.grids import of_asked, of_costs, of_tasks, of_transferred, seeds_said
 from gradus.report.headline import headline
 from gradus.report.loops import iterated, loop_grids
 from gradus.report.records import Run, Stage, load_run
@@ -63,6 +64,7 @@ def page(run: Run) -> str:
         compared=[(table, dots(table, colours)) for table in compared],
         tasks=of_tasks(compared),
         folded={task for table in task_tables(compared) for task in table.tasks},
+        took=of_costs(found) if (found := costs(run)) else None,
         layers=(of_transferred(moved), _layers(moved)) if moved else None,
         zero_shot=(of_asked(answered), *_zero_shot(answered, colours)) if answered else None,
         loops=loop_grids(run),
@@ -203,6 +205,7 @@ def _data(own: Sequence[Group]) -> list[dict[str, Any]]:
         for stage in group.stages[:1]:
             for split, counted in stage.part("data").items():
                 known = {"split": split, "labels": counted.get("labels") or {}}
+                known["weights"] = stage.record.get("label_weights") if split == "train" else None
                 known |= {key: counted.get(key) for key in DATA_COUNTS}
                 known["left_out"] = sum(counted.get(key) or 0 for key in LEFT_OUT)
                 if known not in [line["counts"] for line in lines]:

@@ -6,18 +6,18 @@ import math
 
 MINUS = "−"
 METRIC_NAMES = {
-    "f1": "F1", "strict_f1": "strict F1", "macro_f1": "macro F1", "matthews": "Matthews",
-    "pearson": "Pearson", "spearman": "Spearman",
+    "f1": "F1", "strict_f1": "strict F1", "macro_f1": "macro F1", "micro_f1": "micro F1",
+    "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman",
     "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "bleu": "BLEU",
 }  # fmt: skip
 """Metrics that are not called by their words alone."""
 FLOOR_NAMES = {
     "majority": "majority label", "word_majority": "majority label of the word", "naive_bayes": "naive Bayes",
-    "mean": "mean of train",
+    "mean": "mean of train", "base_rate": "base rates of labels",
 }  # fmt: skip
 SHARES = frozenset(
-    {"accuracy", "exact_match", "f1", "precision", "recall", "strict_f1", "macro_f1", "matthews", "pearson",
-     "spearman", "calibration_error", "rouge_l", "rouge_1", "rouge_2", "bleu"}
+    {"accuracy", "exact_match", "f1", "precision", "recall", "strict_f1", "macro_f1", "micro_f1", "matthews",
+     "pearson", "spearman", "calibration_error", "rouge_l", "rouge_1", "rouge_2", "bleu"}
 )  # fmt: skip
 """Metrics within [-1, 1], shown times 100 as the literature does."""
 DECIMALS = {"loss": 3, "bits_per_byte": 3, "perplexity": 2}

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from gradus.core.example import Batch, Example, collate
 from gradus.core.keyed import keyed_generator
+from gradus.nn.adapters import Adapters
 from gradus.nn.initialisation import initialise
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective
+from gradus.optim.groups import freeze
 
 
 class Learner(nn.Module):
@@ -29,6 +31,15 @@ class Learner(nn.Module):
         """Draws every parameter from a stream keyed by (seed, its name): a new head moves no other tensor."""
         initialise(self, seed, self.transformer.config)
         return self
+
+    def lighten(self, adapters: Adapters | None, frozen: Sequence[str], seed: int) -> list[str]:
+        """Takes parameters whose names match `frozen` out of training; with adapters all but these and the
+        heads. Returns the names of what adapters add. Raises UserError as `Adapters.add_to` does."""
+        freeze(self, frozen)
+        if adapters is None:
+            return []
+        self.transformer.requires_grad_(False)
+        return adapters.add_to(self, self.transformer.config, seed)
 
     @property
     def weights(self) -> Tensor:
