@@ -153,6 +153,8 @@ def short_names(paths: list[str]) -> dict[str, str]:
 
 def shown(value: Any) -> str:
     """A value of a space, in few digits."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
