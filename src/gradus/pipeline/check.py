@@ -26,6 +26,7 @@ from gradus.families import FAMILIES
 from gradus.families.heads import Task as HeadTask
 from gradus.objectives import HeadConfig
 from gradus.optim.optimizers import AdaFactor
+from gradus.pipeline.augmenting import augment_notes
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.finish import is_done
 from gradus.pipeline.leaks import leakage
@@ -104,6 +105,7 @@ def check(
         checked.append(Checked(node, prepared, pricing.price(node), is_done(stages / node.id)))
         notes += _capped(checked[-1])
         notes += _frozen(prepared)
+        notes += augment_notes(prepared)
         notes += _notes(prepared)
     prove_loops(plan, material)
     loops = loop_costs(plan, material, pricing.price, _time)
@@ -268,7 +270,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     for config, objective in zip(prepared.node.stage.objectives, objectives):
         if isinstance(config, HeadConfig) and objective.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
-            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))
+            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model), config.chained)
     return family.expressible(prepared.model, heads) or obstacle
 
 

@@ -10,7 +10,7 @@ import torch
 from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
-from gradus.objectives import MaskedLMConfig, ObjectiveConfig
+from gradus.objectives import HeadConfig, MaskedLMConfig, ObjectiveConfig
 from gradus.optim.groups import depths
 from gradus.pipeline.prepared import Prepared
 
@@ -82,6 +82,17 @@ class Estimate:
     memory: int
     disk: int
     seconds: float
+
+
+def chain_bytes(prepared: Prepared, tokens: int) -> int:
+    """What a CRF holds of a micro-batch: of each tag of each word sums, gradients and what they are made of,
+    and of the pairs of tags at one word of every row three times their number."""
+    if prepared.labels is None or not any(
+        isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.objectives
+    ):
+        return 0
+    tags, rows = len(prepared.labels.names), tokens / prepared.tokens_per_row
+    return int(4 * tags * (8 * tokens + 3 * rows * tags))
 
 
 def effort(prepared: Prepared) -> float:
@@ -157,6 +168,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
     memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
+    memory += chain_bytes(prepared, step_tokens)
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
     return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)

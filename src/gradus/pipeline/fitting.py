@@ -8,10 +8,13 @@ from typing import get_args
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
+from gradus.data.augmentation import Augment, Masking, Mixing
 from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
-from gradus.data.text import WindowKind
-from gradus.objectives import ObjectiveConfig
+from gradus.data.tagged import Tagged
+from gradus.data.text import TextData, WindowKind
+from gradus.objectives import ObjectiveConfig, TokenClassificationConfig
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
 from gradus.training.transfer import Transferred
@@ -35,6 +38,26 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[str(windows)]
         problem, hint = "no objective reads the label of these windows", f"add {{kind: {reader}}}"
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
+
+
+def require_chains(objectives: Sequence[ObjectiveConfig], data: RowsData) -> None:
+    """Raises for tags that are to follow each other where several tokens of a word have one, for rules of a
+    scheme that has none, and for tags of a row that weigh what each has for itself."""
+    form = data.format
+    for place, one in enumerate(objectives):
+        if not isinstance(one, TokenClassificationConfig) or not isinstance(form, Tagged):
+            continue
+        if one.chained and data.weights is not None:
+            problem = "a CRF has one probability for all tags of a row, so no tag weighs more"
+            raise wrong("data.weights", problem, None, "leave it out, or `loss: cross_entropy`")
+        legal = one.transitions == "legal"
+        if (legal or one.chained) and form.pieces == "all":
+            key = "transitions: legal" if legal else "loss: crf"
+            problem = f"with `{key}` each word has one tag, and here all of its tokens have"
+            raise wrong("data.format.pieces", problem, "all", "first, or in a decoder last")
+        if legal and form.scheme == "none":
+            problem, hint = "the scheme none has no rules which tag may follow which", "any, or a scheme"
+            raise wrong(f"objectives.{place}.transitions", problem, "legal", hint)
 
 
 LABELLED = ("classification", "token_classification")
@@ -96,3 +119,33 @@ def require_parameters(
             raise UserError("no parameter has such a name", field=f"{field}.{key}", text=idle[0], hint=hint)
     if len(matching(names, frozen)) == len(names):
         raise UserError("nothing is left to learn", field=f"{field}.freeze", text=", ".join(frozen))
+
+
+def require_augmentable(
+    augment: Sequence[Augment], data: TextData | RowsData | Mixture, objectives: Sequence[ObjectiveConfig]
+) -> None:
+    """Raises for augmentation of what is no labelled rows, or of rows whose texts the labels point into;
+    for kinds in another order than they can be done in; and for a kind that these objectives cannot learn
+    from."""
+    if not augment:
+        return
+    if not isinstance(data, RowsData):
+        hint = "text is changed by its objective: masked_lm, span_corruption or denoising"
+        raise wrong("augment", "this changes labelled rows", None, hint)
+    if not data.format.changeable:
+        hint = "the formats single, pair, similarity, multiple_choice, question and text_to_text can"
+        raise wrong("augment", f"rows of the format {data.format.kind} cannot be changed: tags go with words",
+                    None, hint)  # fmt: skip
+    for place, (one, before) in enumerate(zip(augment, (None, *augment))):
+        if before is not None and (before.turn > one.turn or isinstance(before, Mixing)):
+            hint = "back_translation, then what changes words, then masking, then one mix"
+            raise wrong(f"augment.{place}", f"this cannot follow {before.kind}", one.kind, hint)
+        reading = [objective.kind for objective in objectives if objective.measure == "tokens"]
+        if isinstance(one, Masking) and (
+            reader := next((kind for kind in reading if kind != "seq2seq"), None)
+        ):
+            problem = f"{reader} would learn to say the mask"
+            raise wrong(f"augment.{place}", problem, one.kind, f"deletion, or a stage without {reader}")
+        if isinstance(one, Mixing) and not any(row.measure in ("classes", "number") for row in objectives):
+            hint = "classification and regression can"
+            raise wrong(f"augment.{place}", "nothing of this stage can be mixed", one.kind, hint)

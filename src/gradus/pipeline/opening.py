@@ -49,6 +49,7 @@ from gradus.objectives import (
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepared import scored_specials
 from gradus.pipeline.recipe import Recipe
+from gradus.pipeline.tags import follows_of
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
 from gradus.tokenizers.files import TOKENIZER
 from gradus.training.learner import Learner
@@ -212,8 +213,9 @@ def open_folder(
     asked = any(config.roles or _scores_specials(config) for config in configs)
     tokens = _tokens(path, roles) if asked else None
     special = scored_specials(tokens) if tokens else ()
+    reading = reading or Reading()
     task = Task(found.config, name, labels, range=seen, special=special, vocabulary=tokens,
-                sets=found.task == "sets")  # fmt: skip
+                sets=found.task == "sets", follows=follows_of(reading.format, labels))  # fmt: skip
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
     learner = Learner(transformer, [config.build(task) for config in configs])
@@ -223,7 +225,7 @@ def open_folder(
         raise UserError(f"the weights lack a head that {CARD} names", file=path, text=missing)
     budget = budget_tokens(found.config, chosen, place)
     window = window_of(configs, found.config)
-    return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget, window)
+    return Opened(found, learner.to(place).eval(), labels, reading, roles, place, budget, window)
 
 
 def _tokens(path: Path, roles: Mapping[str, str]) -> Tokenizer | None:
@@ -296,7 +298,8 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
         problem = f"the stage names {len(names)} labels, the model has {classes} classes"
         raise UserError(problem, file=found.path, text=", ".join(names))
     if found.task == "tags":
-        return [TokenClassificationConfig()], name, names
+        chained = f"heads.{name}.chain.transitions" in found.stored
+        return [TokenClassificationConfig(loss="crf" if chained else "cross_entropy")], name, names
     return [ClassificationConfig(bias=bias)], name, names
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.errors import UserError, nearest, under
-from gradus.core.storage import MANIFEST, digest_file, digest_json, from_home, read_json
+from gradus.core.storage import digest_json, folder_digest, from_home
 from gradus.data.formats import Pair, Single
 from gradus.data.labels import Labels
 from gradus.data.rows import RowsData
+from gradus.pipeline.augmenting import augment_digests
 from gradus.pipeline.fitting import as_text
 from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
@@ -26,8 +27,11 @@ CODE_FORMAT = 2
 """Raised when the same stage would give other bits than before: finished stages are then run again."""
 
 
-LATER = ("metrics", "words", "layer_decay", "groups", "label_smoothing")
-"""Keys inside the parts of a stage that came after the first fingerprints: one that is not given decides
+LATER: dict[str, Any] = {
+    **dict.fromkeys(("metrics", "words", "layer_decay", "groups", "label_smoothing")),
+    "loss": "cross_entropy", "transitions": "any",
+}  # fmt: skip
+"""Keys inside the parts of a stage that came after the first fingerprints, and their defaults, which decide
 nothing."""
 
 
@@ -155,8 +159,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
     for part in (config["evaluate"], config["optimizer"], *config["objectives"]):
-        for key in LATER:
-            if part.get(key) is None:
+        for key, usual in LATER.items():
+            if part.get(key) in (None, usual):
                 part.pop(key, None)
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):
@@ -171,6 +175,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         made_of["libraries"] = libraries
     if stage.reads == "text":
         made_of["prompts"] = recipe.prompts
+    if stage.augment:
+        made_of["augment"] = augment_digests(name, stage.augment, material.root)
     if stage.zero_shot:
         made_of["zero_shot"] = probe_digests(name, stage, material)
     alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
@@ -199,11 +205,3 @@ def _folder(stage: Stage, material: Material, name: str) -> Path:
             hint="it has no config.json",
         )
     return folder
-
-
-def folder_digest(folder: Path) -> str:
-    """The digest of a model folder: its manifest where there is one, else its files."""
-    if (folder / MANIFEST).is_file():
-        return digest_json(read_json(folder / MANIFEST))
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-    return digest_json({path.name: digest_file(path) for path in files})

@@ -27,6 +27,7 @@ from gradus.evaluation.texts import NUMBERS, libraries_of
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
 from gradus.objectives import serving, window_of
+from gradus.pipeline.augmenting import augmented_rows
 from gradus.pipeline.fitting import require_parameters
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node
@@ -55,6 +56,8 @@ def prepare(node: Node, material: Material) -> Prepared:
         answers = _answers(node, data, material)
         encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
         splits = {name: _row_split(source, encoder) for name, source in material.rows(data).items()}
+        if node.stage.augment:
+            splits["train"].source = augmented_rows(node, splits["train"], encoder, material)
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     prepared = Prepared(node, tokenizer, model, answers, splits, probes)
     _check_metric(prepared)

@@ -24,6 +24,7 @@ from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, Task, main_place
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
+from gradus.pipeline.tags import follows_of
 from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
@@ -70,15 +71,17 @@ class Prepared:
 
     @cached_property
     def objectives(self) -> list[Objective]:
+        data, names = self.node.stage.data, self.labels.names if self.labels else ()
         task = Task(
             self.model,
             self.node.name,
-            self.labels.names if self.labels else (),
+            names,
             tuple(self.label_weights.values()) if self.label_weights else None,
             self.range,
             scored_specials(self.tokenizer),
             self.tokenizer,
             isinstance(self.answers, LabelSets),
+            follows_of(data.format if isinstance(data, RowsData) else None, names),
         )
         return [config.build(task) for config in self.node.stage.objectives]
 

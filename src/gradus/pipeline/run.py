@@ -18,6 +18,7 @@ import torch
 from gradus.core.errors import UserError
 from gradus.core.storage import from_home, lock, sweep, write_file, write_json
 from gradus.distributed.world import World, close_world, open_world
+from gradus.pipeline.augmenting import translate
 from gradus.pipeline.environment import Signals
 from gradus.pipeline.estimate import disk_bytes
 from gradus.pipeline.finish import finish, is_done, lacks_test, score_test
@@ -131,7 +132,9 @@ class Runner:
         for node in left:
             if node.likeness not in needs:
                 with self.file.placed(node.name):
-                    needs[node.likeness] = disk_bytes(prepare(node, self.material))
+                    prepared = prepare(node, self.material)
+                    needs[node.likeness] = disk_bytes(prepared)
+                    translate(prepared, self.context.world.device)
         leaks = leakage(nodes if left else [], self.material)
         if self.context.world.first:
             require_room(self.context.stages, sum(needs[node.likeness] for node in left))

@@ -108,8 +108,7 @@ class StageRun:
             sweep(self.folder)
             sweep(self.checkpoints)
         self.world.barrier()
-        trainer = self._trainer(self._steps_of_minutes())
-        self.trainer = trainer
+        trainer = self.trainer = self._trainer(self._steps_of_minutes())
         self._resume(trainer)
         self.context.told.begin(self.node.id, trainer.feed.steps, trainer.clock.step)
         self.context.signals.trainer = trainer
@@ -385,6 +384,7 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
             "objective": objective.name,
             "labels": list(objective.labels) or labels,
             "bias": config.biased(prepared.model),
+            **({"crf": True} if config.chained else {}),
         }
         for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)
         if objective.head_name and isinstance(config, HeadConfig)

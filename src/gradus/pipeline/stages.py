@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from gradus.core.config import Config, wrong
 from gradus.core.duration import BatchSize, Duration, Quantity, Share
 from gradus.core.model import FURTHER_DROPOUTS, ModelConfig
+from gradus.data.augmentation import Augment
 from gradus.data.formats import TextToText
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
@@ -26,7 +27,14 @@ from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
-from gradus.pipeline.fitting import require_base, require_labels, require_texts, require_windows
+from gradus.pipeline.fitting import (
+    require_augmentable,
+    require_base,
+    require_chains,
+    require_labels,
+    require_texts,
+    require_windows,
+)
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
 from gradus.training.transfer import Transferred
@@ -94,6 +102,8 @@ class Stage(Config):
     start: str | FromFolder = Field(SCRATCH, alias="from")
     """`scratch`, the name of an earlier stage, or `{folder: DIR}`."""
     data: Annotated[TextData | RowsData | Mixture, Field(discriminator="kind")]
+    augment: list[Augment] | None = Field(None, min_length=1)
+    """What is done to the texts of train rows before they are read, anew in every epoch."""
     objectives: list[ObjectiveConfig] = Field(min_length=1)
     model: StageModel = StageModel()
     optimizer: OptimizerConfig = None  # type: ignore[assignment]
@@ -166,6 +176,7 @@ class Stage(Config):
             rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
             require_base(self.start != SCRATCH, self.transfer, rivals)
         self._task_fits()
+        require_augmentable(self.augment or (), self.data, self.objectives)
         self._probes_fit()
         require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)
         kinds = [objective.kind for objective in self.objectives]
@@ -221,6 +232,7 @@ class Stage(Config):
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
         self._answers_fit(tasks)
+        require_chains(self.objectives, self.data)
         form = self.data.format.kind
         for objective, own in OWN_FORMATS.items():
             if tasks and (form in own) != (objective in tasks):
@@ -288,7 +300,8 @@ class Stage(Config):
     @property
     def libraries(self) -> dict[str, str]:
         """The versions of the libraries that decide what it reads. Raises UserError where one is missing."""
-        return {name: number for one in self.objectives for name, number in one.libraries.items()}
+        parts = [*self.objectives, *(self.augment or ())]
+        return {name: number for one in parts for name, number in one.libraries.items()}
 
     @property
     def every_token(self) -> bool:

@@ -5,7 +5,7 @@ It is a function of the run folder: no clock, no network, so the same folder giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,16 @@ def _objectives(stages: Sequence[Stage]) -> str:
     for stage in stages:
         given = stage.part("config").get("objectives") or []
         if given:
-            weights = [(item.get("weight", 1), item.get("kind", "?")) for item in given]
+            weights = [(item.get("weight", 1), _kind(item)) for item in given]
             return " + ".join(kind if weight == 1 else f"{weight:g} {kind}" for weight, kind in weights)
     return ""
+
+
+def _kind(objective: Mapping[str, Any]) -> str:
+    """ "token_classification (crf, legal)"."""
+    said = [objective[key] for key, usual in (("loss", "cross_entropy"), ("transitions", "any"))
+            if objective.get(key, usual) != usual]  # fmt: skip
+    return objective.get("kind", "?") + (f" ({', '.join(said)})" if said else "")
 
 
 def _figures(own: Sequence[Group], measured: Sequence[Table]) -> list[Figure]:
