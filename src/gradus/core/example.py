@@ -50,7 +50,7 @@ class Example:
     begins and ends that it may be taken from: places of tokens, the last one included. `tagged` [J, 3] are
     the tokens that say the tag of a word: the place in the sequence, -1 where the word has no token there;
     the number of the word; and its tag, -1 where that is not known. `partner` is a second row that stands
-    behind the first.
+    behind the first. `member` is the data set of a mixture that it comes from.
     """
 
     row: int
@@ -65,6 +65,7 @@ class Example:
     spans: np.ndarray | None = None
     tagged: np.ndarray | None = None
     partner: Partner | None = None
+    member: str = ""
 
     @property
     def tokens(self) -> int:
@@ -178,10 +179,11 @@ def ragged(
 
 def collate(examples: Sequence[Example], targets: Sequence[Sequence[ExampleTargets]]) -> Batch:
     """Joins examples into a batch. `targets[k][i]` is what objective k scores in example i."""
+    segmented, headed = (any(parts) for parts in zip(*((one.segments, one.prefix) for one in examples)))
     source = ragged(
         [sequence for example in examples for sequence in example.sequences],
-        segments=[part for example in examples for part in example.segments],
-        prefix=[head for example in examples for head in example.prefix],
+        segments=[part for example in examples if segmented for part in _segments(example)],
+        prefix=[head for example in examples if headed for head in example.prefix or _heads(example)],
     )
     said = [one[:-1] for example in examples for one in example.decoded]
     row = np.repeat([example.row for example in examples], [len(example.sequences) for example in examples])
@@ -189,6 +191,15 @@ def collate(examples: Sequence[Example], targets: Sequence[Sequence[ExampleTarge
     joined = tuple(_join(of_objective, starts) for of_objective in targets)
     tokens = sum(example.tokens for example in examples)
     return Batch(source, row, joined, tokens, ragged(said) if said else None)
+
+
+def _segments(example: Example) -> tuple[np.ndarray, ...]:
+    """Without segments of its own, an example beside one that has them is all of the first text."""
+    return example.segments or tuple(np.zeros(len(one), np.int64) for one in example.sequences)
+
+
+def _heads(example: Example) -> tuple[int, ...]:
+    return (0,) * len(example.sequences)
 
 
 def _join(parts: Sequence[ExampleTargets], starts: np.ndarray) -> Targets:

@@ -79,9 +79,9 @@ def write_folder(
     not there.
 
     `tensors` are the transformer's under our names and those of heads as `heads.NAME.score.weight` (and
-    `.bias`); `task` is what the one head answers, classes unless given; `labels` name its classes, in
-    order, and `roles` are the ids of tokens that play one, of which `pad_id` is another word for one. Raises
-    ValueError where a tensor is missing or misshapen.
+    `.bias`); `task` is what the one head answers, classes unless given (of several gradus.json tells);
+    `labels` name its classes, in order, and `roles` are the ids of tokens that play one, of which `pad_id` is
+    another word for one. Raises ValueError where a tensor is missing or misshapen.
     """
     roles = {**(roles or {}), **({} if pad_id is None else {"pad": pad_id})}
     _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, config)
@@ -112,6 +112,8 @@ def _form(
     """config.json and the tensors as they are named in the file: Hugging Face's where they can be."""
     heads = sorted({name.split(".")[1] for name in tensors if name.startswith("heads.")})
     task = (task or "classes") if heads else None
+    if len(heads) > 1:  # of several heads gradus.json tells
+        task = labels = None
     if task in LABELLED and labels is None:
         labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
     family = FAMILIES[config.family]
@@ -252,7 +254,7 @@ def _own_config(content: Mapping[str, Any], file: Path) -> ModelConfig:
 
 
 def _own_task(content: Mapping[str, Any], present: Mapping[str, Any], file: Path) -> Task | None:
-    if not any(name.startswith("heads.") for name in present):
+    if len({name.split(".")[1] for name in present if name.startswith("heads.")}) != 1:
         return None
     task = content.get("task", "classes")
     if task not in get_args(Task):

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -56,11 +56,12 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What an objective may need to know of the stage it serves: the model's shape, the classes, the stage's
-    name."""
+    """What an objective may need to know of the stage it serves: the model's shape, the classes, and what its
+    head is called."""
 
     model: ModelConfig
     stage: str
+    """The name of the stage, or of the data sets of a mixture that it scores."""
     labels: tuple[str, ...] = ()
     class_weights: tuple[float, ...] | None = None
     """What each label weighs; 1 unless given. See `data.label_weights`."""
@@ -100,6 +101,17 @@ class ObjectiveSettings(Config):
 
     weight: float = Field(1.0, ge=0)
     """Its share of the summed loss."""
+    on: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Which data sets of a mixture it scores; a head is named after them. All of them unless given."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The data sets that it names."""
+        return (self.on,) if isinstance(self.on, str) else tuple(self.on or ())
+
+    def head(self, stage: str) -> str:
+        """What a head of it is called in a stage of this name."""
+        return "+".join(self.members) or stage
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -79,29 +79,36 @@ def augmented_rows(node: Node, split: Split, encoder: RowEncoder, material: Mate
     return AugmentedRows(split.rows, split.source, encoder, changes)
 
 
-def _paraphrases(prepared: Prepared) -> list[Paraphrases]:
-    source = prepared.splits["train"].source
-    found = source.changes.paraphrases.values() if isinstance(source, AugmentedRows) else ()
-    return [one for one in found if isinstance(one, Paraphrases)]
+def _changed(prepared: Prepared) -> list[AugmentedRows]:
+    """The train rows that are read otherwise every epoch, of each task of the stage."""
+    sources = (task.splits["train"].source for task in prepared.tasks.values())
+    return [source for source in sources if isinstance(source, AugmentedRows)]
+
+
+def _paraphrases(source: AugmentedRows) -> list[Paraphrases]:
+    return [one for one in source.changes.paraphrases.values() if isinstance(one, Paraphrases)]
 
 
 def translate(prepared: Prepared, device: torch.device) -> None:
     """Makes what the cache lacks of the paraphrases that a stage will read, before anything is trained."""
-    for one in _paraphrases(prepared):
-        one.make(str(device))
+    for source in _changed(prepared):
+        for one in _paraphrases(source):
+            one.make(str(device))
 
 
 def augment_notes(prepared: Prepared) -> list[str]:
     """What is to be translated, and one row as it stands and as the first epoch reads it."""
-    source, name, notes = prepared.splits["train"].source, prepared.node.name, []
-    if not isinstance(source, AugmentedRows):
-        return []
-    for one in _paraphrases(prepared):
+    return [note for source in _changed(prepared) for note in _notes(source, prepared.node.name)]
+
+
+def _notes(source: AugmentedRows, name: str) -> list[str]:
+    notes, made = [], _paraphrases(source)
+    for one in made:
         texts, left = counted(len(one.texts), "text"), one.left
         done = f": {len(one.texts) - left:,} done" if left else ": all done"
         done = done if left < len(one.texts) else ""
         notes.append(f"{name}: augment: {texts} to be translated there and back before training{done}")
-    if any(one.left for one in _paraphrases(prepared)):
+    if any(one.left for one in made):
         return notes
     places = range(min(len(source), SEARCHED))
     changed = [index for index in places if source.texts(index, 0) or source.partner(index, 0)]

@@ -182,6 +182,15 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: zero_shot.{probe.name}: the context of {prepared.model.context} tokens has no room "
                 f"for all shots ({shots_said(found)}{', on average' if found['shots_shown'] else ''})"
             )
+    for task, own in prepared.tasks.items():
+        notes += _notes_on_data(f"{name}.{task}" if task else name, own)
+    if (train := prepared.splits["train"]).parts:
+        notes.append(f"{name}: {_mixed(train)}")
+    return notes
+
+
+def _notes_on_data(name: str, prepared: Prepared) -> list[str]:
+    notes = []
     for split, part in prepared.splits.items():
         counts = part.counts
         if counts["truncated_rows"]:
@@ -214,8 +223,6 @@ def _notes(prepared: Prepared) -> list[str]:
         notes.append(
             f"{name}: weights of labels: {', '.join(f'{one} {weights[one]:.3g}' for one in weights)}"
         )
-    if (train := prepared.splits["train"]).parts:
-        notes.append(f"{name}: {_mixed(train)}")
     return notes
 
 
@@ -229,7 +236,7 @@ def _rows_hold(prepared: Prepared, counts: Mapping[str, Any]) -> list[str]:
 
 
 def _mixed(train: Split) -> str:
-    """How much of an epoch comes from each text of a mixture, and how often it reads that text."""
+    """How much of an epoch comes from each data set of a mixture, and how often it reads all of it."""
     drawn, rows = train.counts["drawn"], train.counts["rows"]
     told = [f"{part} {drawn[part] / rows:.0%} ({drawn[part] / len(split.source):.2f} times all of it)"
             for part, split in train.parts.items()]  # fmt: skip

@@ -160,11 +160,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
     )
-    rows_held = (
-        0
-        if prepared.splits["train"].stores
-        else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
-    )
+    held = [task.splits for task in prepared.tasks.values() if not task.splits["train"].stores]
+    rows_held = sum(part.counts["tokens"] * 24 for splits in held for part in splits.values())
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
     memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held

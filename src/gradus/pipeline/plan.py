@@ -13,6 +13,7 @@ from gradus.core.errors import UserError, nearest, under
 from gradus.core.storage import digest_json, folder_digest, from_home
 from gradus.data.formats import Pair, Single
 from gradus.data.labels import Labels
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.pipeline.augmenting import augment_digests
 from gradus.pipeline.fitting import as_text
@@ -28,7 +29,7 @@ CODE_FORMAT = 2
 
 
 LATER: dict[str, Any] = {
-    **dict.fromkeys(("metrics", "words", "layer_decay", "groups", "label_smoothing")),
+    **dict.fromkeys(("metrics", "words", "layer_decay", "groups", "label_smoothing", "on")),
     "loss": "cross_entropy", "transitions": "any",
 }  # fmt: skip
 """Keys inside the parts of a stage that came after the first fingerprints, and their defaults, which decide
@@ -166,7 +167,8 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     for key in ("save", "start", "preset"):
         config.pop(key, None)
     for task in (config, *config["zero_shot"].values()):
-        task["data"].pop("leakage", None)  # what it drops is told by the data's digest
+        for data in (task["data"], *task["data"].get("mix", {}).values()):
+            data.pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data)}  # fmt: skip
     with under(f"stages.{name}"):
@@ -186,6 +188,10 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
 def _saying(stage: Stage, material: Material) -> Stage:
     """The stage; one that says the classes of its rows reads them as texts."""
     data = stage.data
+    if members := stage.members:
+        assert isinstance(data, Mixture), "a single data set has no members"
+        own = {name: _saying(member, material).data for name, member in members.items()}
+        return stage.model_copy(update={"data": data.model_copy(update={"mix": own})})
     if not stage.says_answers or not isinstance(data, RowsData) or not isinstance(data.format, Single | Pair):
         return stage
     assert data.format.label is not None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,12 +16,13 @@ from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps, step_bounds
 from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Labels, Numbers
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.data.sources import Source
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
-from gradus.objectives import Objective, Task, main_place
+from gradus.objectives import Objective, ObjectiveConfig, OfMembers, Task, main_place
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
 from gradus.pipeline.tags import follows_of
@@ -42,6 +43,13 @@ class Prepared:
     splits: dict[str, Split]
     probes: Sequence[Probe] = ()
     """What is asked of it zero-shot."""
+    members: Mapping[str, Prepared] = field(default_factory=dict)
+    """Where it teaches several tasks, what each would be alone; `splits` then holds the mixture."""
+
+    @property
+    def tasks(self) -> Mapping[str, Prepared]:
+        """What it is judged by: its several tasks by name, or itself, without a name."""
+        return self.members or {"": self}
 
     @property
     def train(self) -> Source:
@@ -69,8 +77,16 @@ class Prepared:
         assert isinstance(data, RowsData), "running text has no rows"
         return row_encoder(data.format, self.tokenizer, self.model, self.answers, data.long)
 
+    @property
+    def shuffled(self) -> bool:
+        """Whether the order of its rows is drawn; data sets that come in turn have one of their own."""
+        data = self.node.stage.data
+        return not (isinstance(data, Mixture) and data.by == "turns")
+
     @cached_property
     def objectives(self) -> list[Objective]:
+        if self.members:
+            return [self._of_members(config) for config in self.node.stage.objectives]
         data, names = self.node.stage.data, self.labels.names if self.labels else ()
         task = Task(
             self.model,
@@ -83,7 +99,16 @@ class Prepared:
             isinstance(self.answers, LabelSets),
             follows_of(data.format if isinstance(data, RowsData) else None, names),
         )
-        return [config.build(task) for config in self.node.stage.objectives]
+        return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.objectives]
+
+    def _of_members(self, config: ObjectiveConfig) -> Objective:
+        """The objective as the data sets that it is on know it."""
+        own = {
+            name: next(one for one, its in zip(task.objectives, task.node.stage.objectives) if its is config)
+            for name, task in self.members.items()
+            if name in (config.members or self.members)
+        }
+        return OfMembers(own, self.members[next(iter(own))].train.example(0), bool(config.on))
 
     @cached_property
     def label_weights(self) -> dict[str, float] | None:

@@ -216,5 +216,6 @@ def _agreed(world: World, done: bool) -> bool:
 
 def _story(node: Node) -> str:
     start = node.parent.id if node.parent else (node.folder or "scratch")
-    objectives = " + ".join(f"{one.weight:g} {one.kind}" for one in node.stage.objectives)
+    said = [(f"{one.weight:g} {one.kind}", " and ".join(one.members)) for one in node.stage.objectives]
+    objectives = " + ".join(f"{what} on {where}" if where else what for what, where in said)
     return f"from {start}, {objectives}, {node.stage.length}, seed {node.seed}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from gradus.core.config import Config, wrong
 from gradus.core.duration import BatchSize, Duration, Quantity, Share
@@ -35,6 +36,7 @@ from gradus.pipeline.fitting import (
     require_texts,
     require_windows,
 )
+from gradus.pipeline.members import members_metric, members_of, of_member, reads_rows, require_members
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
 from gradus.training.transfer import Transferred
@@ -149,7 +151,7 @@ class Stage(Config):
         data = fields.get("data")
         if isinstance(data, dict) and "mix" in data:
             fields = {**fields, "data": {"kind": "mix", **data}}
-        rows = isinstance(data, dict) and data.get("kind") == "rows"
+        rows = isinstance(data, dict) and reads_rows(data)
         defaults = {
             "optimizer": AdamW(lr=6.25e-5 if rows else 2.5e-4),
             "schedule": FINE_TUNING if rows else Cosine(),
@@ -166,7 +168,7 @@ class Stage(Config):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        rows = isinstance(self.data, RowsData)
+        rows = self.reads == "rows"
         hint = "start `from` a stage or a folder, or leave it out"
         if self.transfer != "all" and self.start == SCRATCH:
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
@@ -175,13 +177,9 @@ class Stage(Config):
         if self.adapters is not None:
             rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
             require_base(self.start != SCRATCH, self.transfer, rivals)
-        self._task_fits()
-        require_augmentable(self.augment or (), self.data, self.objectives)
+        require_members(self)
+        self._tasks_fit()
         self._probes_fit()
-        require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)
-        kinds = [objective.kind for objective in self.objectives]
-        if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
-            raise wrong("objectives", "this objective stands there twice", twice)
         legal = ("rows",) if rows else ("windows", "tokens")
         if self.batch.unit not in legal:
             raise wrong(
@@ -208,8 +206,23 @@ class Stage(Config):
             )
         return self
 
+    def _tasks_fit(self) -> None:
+        """Raises where an objective does not fit its data, and where texts are judged that nobody says."""
+        tasks = self.members or {"": self}
+        says = any(one.says_answers and one.told_answers is None for one in tasks.values())
+        require_texts(self.evaluate, self.stop, says)
+        for name, task in tasks.items():
+            try:
+                task._task_fits()
+            except PydanticCustomError as mistake:
+                raise of_member(mistake, name) if name else mistake from None
+
     def _task_fits(self) -> None:
-        """Raises for an objective that these rows cannot serve, and for two that read the same label."""
+        """Raises for an objective that this data cannot serve, and for two that read the same label."""
+        kinds = [objective.kind for objective in self.objectives]
+        if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+            raise wrong("objectives", "this objective stands there twice", twice)
+        require_augmentable(self.augment or (), self.data, self.objectives)
         tasks = [one.kind for one in self.objectives if reads_row_label(one)]
         corrupting = [one.kind for one in self.objectives if one.corrupts]
         if len(corrupting) > 1:
@@ -270,7 +283,17 @@ class Stage(Config):
     @property
     def reads(self) -> Literal["text", "rows"]:
         """What its examples are made of."""
-        return "rows" if isinstance(self.data, RowsData) else "text"
+        return "rows" if reads_rows(self.data) else "text"
+
+    @property
+    def members(self) -> dict[str, Stage]:
+        """Where it teaches several tasks, data set -> the stage with that one alone; else none."""
+        return members_of(self)
+
+    @property
+    def answers_rows(self) -> bool:
+        """Whether it is judged by what rows have as a label or an answer."""
+        return self.says_answers or any(map(reads_row_label, self.objectives))
 
     @property
     def measure(self) -> Measure:
@@ -284,6 +307,8 @@ class Stage(Config):
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
+        if members := self.members:
+            return members_metric(members)
         if self.text_metrics:
             return NUMBERS[self.text_metrics[0]][0]
         if self.says_answers and self.told_answers:
@@ -295,7 +320,8 @@ class Stage(Config):
     @property
     def text_metrics(self) -> tuple[TextMetric, ...]:
         """What is asked of the texts that it says."""
-        return asked_of_texts(self.evaluate, self.stop)
+        told = [kind for member in self.members.values() for kind in member.text_metrics]
+        return tuple(dict.fromkeys(told)) or asked_of_texts(self.evaluate, self.stop)
 
     @property
     def libraries(self) -> dict[str, str]:

@@ -71,7 +71,11 @@ def page(run: Run) -> str:
         tree=steps.tree() if (steps := iterated(run)) else None,
         seeds_said=seeds_said,
         graph=graph(run),
-        sections=[_section(run, name, every) for name in run.stage_names],
+        sections=[
+            _section(run, own, every)
+            for name in run.stage_names
+            for own in dict.fromkeys((name, *run.tasks_of(name)))
+        ],
         optimizer=OPTIMIZER,
         machine=_machine(run),
     )
@@ -134,8 +138,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _section(run: Run, name: str, every: Sequence[Group]) -> dict[str, Any]:
-    """Everything the page shows of one stage name."""
-    own, compared = [group for group in every if group.name == name], tables(run, [name])
+    """Everything the page shows of one stage name, or of one of its tasks, STAGE.TASK."""
+    (whole, _, task), compared = name.partition("."), tables(run, [name])
+    own = [group.of_task(task, compared) for group in every if group.name == whole]
     stages = [stage for group in own for stage in group.stages]
     return {
         "name": name, "kind": stages[0].kind, "stages": stages, "objectives": _objectives(stages),

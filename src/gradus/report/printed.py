@@ -81,7 +81,8 @@ def print_grids(grids: Sequence[Grid], console: Console) -> None:
 def _all_tables(run: Run) -> list[Table]:
     """Those of the result stages, and of the stages of running text on the way to them."""
     text = {stage.name for stage in run.stages.values() if stage.kind == "text"}
-    return tables(run, [name for name in run.stage_names if name in text or name in run.result_names])
+    names = [name for name in run.stage_names if name in text or name in run.result_names]
+    return tables(run, [task for name in names for task in run.tasks_of(name)])
 
 
 def _coloured(cell: str) -> str:

@@ -18,7 +18,8 @@ from gradus.optim.groups import freeze
 
 
 class Learner(nn.Module):
-    """A transformer taught by K objectives; `heads` are named after the stages they were made for."""
+    """A transformer taught by K objectives; `heads` are named after the stages they were made for, or after
+    the data sets of a mixture."""
 
     def __init__(self, transformer: Transformer, objectives: Sequence[Objective]):
         super().__init__()
@@ -77,6 +78,12 @@ class Learner(nn.Module):
             objective.predict(states, targets, self.transformer, self._head(objective)).cpu()
             for objective, targets in zip(self.objectives, batch.targets)
         ]
+
+    def asked(self, objectives: Sequence[Objective]) -> Learner:
+        """The same modules, asked for these objectives alone; in evaluation mode, as the modules then are."""
+        alone = Learner(self.transformer, [])
+        alone.objectives, alone.heads = tuple(objectives), self.heads
+        return alone.eval()
 
     def _head(self, objective: Objective) -> nn.Module | None:
         return self.heads[objective.head_name] if objective.head_name else None

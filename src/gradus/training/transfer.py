@@ -4,7 +4,7 @@ error."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -59,6 +59,17 @@ class Moved:
         return {"tensor": self.tensor, "what": self.what, "shape": list(self.shape), "why": self.why}
 
 
+def fitting_heads(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
+    """Our head -> theirs that is equal in all that is said of it, each once: the one of the same name, else
+    the first that is left."""
+    found = {name: name for name, kind in ours.items() if theirs.get(name) == kind}
+    for name, kind in ours.items():
+        left = [other for other, own in theirs.items() if own == kind and other not in found.values()]
+        if name not in found and left:
+            found[name] = left[0]
+    return found
+
+
 def transfer(
     learner: Learner,
     tensors: Mapping[str, torch.Tensor],
@@ -85,7 +96,9 @@ def transfer(
                 Moved(name, "new", shape, "no head of this shape with this objective and these labels")
             )
         elif takes(transferred, name):
-            table.append(_load(name, tensor, left.pop(origin), source))
+            moved = _load(name, tensor, left.pop(origin), source)
+            renamed = name.startswith("heads.") and name != origin
+            table.append(replace(moved, why=f"there {origin}") if renamed else moved)
         else:
             table.append(Moved(name, "new", shape, NOT_TRANSFERRED))
     for origin, value in left.items():
