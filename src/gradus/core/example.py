@@ -39,7 +39,8 @@ class Example:
     sequence where in it an answer begins and ends, -1 where it does not stand there whole, and where the text
     begins and ends that it may be taken from: places of tokens, the last one included. `tagged` [J, 3] are
     the tokens that say the tag of a word: the place in the sequence, -1 where the word has no token there;
-    the number of the word; and its tag, -1 where that is not known.
+    the number of the word; and its tag, -1 where that is not known. `taught` is what teachers say of the row:
+    the probabilities [K] of its classes or of its answers (0 beyond its own), or one number [1].
     """
 
     row: int
@@ -53,6 +54,7 @@ class Example:
     chosen: tuple[np.ndarray, np.ndarray] | None = None
     spans: np.ndarray | None = None
     tagged: np.ndarray | None = None
+    taught: np.ndarray | None = None
 
     @property
     def tokens(self) -> int:

@@ -236,7 +236,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     family, objectives = FAMILIES[prepared.model.family], prepared.objectives
     heads = [objective.head_name for objective in objectives if objective.head_name]
     obstacle = None
-    for config, objective in zip(prepared.node.stage.objectives, objectives):
+    for config, objective in zip(prepared.node.stage.tasks, objectives):
         if isinstance(config, HeadConfig) and objective.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
             obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))

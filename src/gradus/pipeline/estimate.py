@@ -10,6 +10,7 @@ import torch
 from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
+from gradus.nn.transformer import count_parameters
 from gradus.objectives import MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.prepared import Prepared
 
@@ -110,8 +111,11 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     word."""
     model = prepared.model
     parameters = _parameters(prepared)
-    scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
-    per_token = model.flops_per_token(min(model.context, prepared.tokens_per_row), scored)
+    scored = max(_scored(objective) for objective in prepared.node.stage.tasks)
+    seen = min(model.context, prepared.tokens_per_row)
+    per_token = model.flops_per_token(seen, scored)
+    alone, teaching = per_token, sum(one.flops_per_token(seen, scored) / 3 for one in prepared.teachers)
+    per_token += teaching if prepared.live else 0
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":
@@ -128,7 +132,9 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
-    seconds += evaluated * times * per_token / 3 / speed
+    seconds += evaluated * times * alone / 3 / speed
+    if prepared.node.kind == "rows":  # every row is told once
+        seconds += prepared.train.tokens * teaching / speed
     copies = 2 * parameters if DTYPES[precision].itemsize == 2 else 0
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
@@ -140,6 +146,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     )
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
+    weights += sum(4 * count_parameters(one) for one in prepared.teachers)
     memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)

@@ -29,6 +29,7 @@ from gradus.families.folder import write_folder
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
+from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.splits import Split
 from gradus.pipeline.stage import StageRun, heads_of
@@ -95,7 +96,7 @@ def card(prepared: Prepared) -> dict[str, Any]:
         "fingerprint": prepared.node.fingerprint,
         "model": prepared.model.plain(),
         "roles": dict(prepared.tokenizer.roles),
-        "objectives": [objective.plain() for objective in stage.objectives],
+        "objectives": [objective.plain() for objective in stage.tasks],
         "heads": heads_of(prepared),
         "labels": list(prepared.labels.names) if prepared.labels else None,
         "range": prepared.range,
@@ -125,7 +126,7 @@ def _write_skipped(run: StageRun) -> None:
 
 def _known_floors(run: StageRun, learner: Learner) -> dict[str, Any]:
     stage, prepared = run.node.stage, run.prepared
-    scored = [[one.plain() for one in stage.objectives], prepared.model.context]
+    scored = [[one.plain() for one in stage.tasks], prepared.model.context]
     key = digest_json([scored, run.digests, stage.data.plain(), prepared.tokenizer.digest])
     if key not in run.context.floors:
         run.context.floors[key] = _floors(prepared, learner)
@@ -216,12 +217,13 @@ def _record(
         "config": stage.model_dump(mode="json", by_alias=True),
         "model": prepared.model.plain(),
         "parent": node.parent.id if node.parent else (str(node.folder) if node.folder else None),
+        "teachers": [one.id if isinstance(one, Node) else str(one) for one in node.teachers],
         "digests": {"data": run.digests, "tokenizer": prepared.tokenizer.digest},
         "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__,
                      "python": platform.python_version(),
                      **libraries_of(stage.text_metrics), **stage.libraries},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
-        "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.learner.plain.parameters()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,
         "label_weights": prepared.label_weights,

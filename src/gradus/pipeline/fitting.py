@@ -11,9 +11,11 @@ from gradus.core.example import PairKind
 from gradus.data.formats import Pair, Single, TextToText
 from gradus.data.rows import RowsData
 from gradus.data.text import WindowKind
-from gradus.objectives import ObjectiveConfig
+from gradus.objectives import DistillationConfig, ObjectiveConfig, main_place
+from gradus.objectives.distillation import TOLD_OF_ROWS, TOLD_OF_TOKENS
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
+from gradus.training.transfer import ChosenLayers, Transferred
 
 PAIRS = get_args(PairKind)
 
@@ -50,6 +52,35 @@ def require_labels(data: RowsData, tasks: Sequence[ObjectiveConfig]) -> None:
     if data.multi_label and any(getattr(one, "label_smoothing", None) for one in tasks):
         hint = "leave it out, or `multi_label`"
         raise wrong("objectives", "label_smoothing is for one label a row", None, hint)
+
+
+def require_depth(layers: int | None, transferred: Transferred, scratch: bool) -> None:
+    """Raises where `model.layers` of a stage is not what comes out of its start."""
+    chosen = len(transferred.layers) if isinstance(transferred, ChosenLayers) else None
+    if layers is not None and not scratch and layers != chosen:
+        hint = "name the layers it takes, `transfer: {layers: [0, 2]}`, or start `from: scratch`"
+        raise wrong("model.layers", "the layers come from where the stage starts", layers, hint)
+
+
+def require_lesson(data: object, lesson: DistillationConfig | None, tasks: Sequence[ObjectiveConfig]) -> None:
+    """Raises where there is nothing that a teacher could say."""
+    if isinstance(data, RowsData) and data.unlabelled is not None and lesson is None:
+        raise wrong(
+            "data.unlabelled", "nobody says what these rows are", None, "add {kind: distillation, ...}"
+        )
+    if lesson is None:
+        return
+    kind = tasks[main_place(tasks)].kind if tasks else None
+    if kind not in (*TOLD_OF_ROWS, *TOLD_OF_TOKENS) or getattr(data, "multi_label", None):
+        hint = f"beside it one of {', '.join((*TOLD_OF_ROWS, *TOLD_OF_TOKENS))}, one label a row"
+        raise wrong("objectives", "a teacher has no soft labels for this", kind or "nothing", hint)
+    if kind in TOLD_OF_TOKENS and lesson.hard:
+        raise wrong("objectives", "`hard` is for rows", kind, "leave it out")
+    if kind == "regression" and (lesson.temperature is not None or lesson.hard):
+        raise wrong("objectives", "a number has no temperature and is never soft", kind, "leave them out")
+    unlabelled = isinstance(data, RowsData) and data.unlabelled is not None
+    if unlabelled and (kind in TOLD_OF_TOKENS or not lesson.weight):
+        raise wrong("data.unlabelled", "nobody says what these rows are", None, "leave it out")
 
 
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:

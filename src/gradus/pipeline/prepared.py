@@ -22,6 +22,7 @@ from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, Task, main_place
+from gradus.objectives.distillation import Lesson
 from gradus.optim.groups import matching
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
@@ -42,6 +43,8 @@ class Prepared:
     splits: dict[str, Split]
     probes: Sequence[Probe] = ()
     """What is asked of it zero-shot."""
+    teachers: Sequence[ModelConfig] = ()
+    """The models that teach it."""
 
     @property
     def train(self) -> Source:
@@ -81,7 +84,19 @@ class Prepared:
             self.tokenizer,
             isinstance(self.answers, LabelSets),
         )
-        return [config.build(task) for config in self.node.stage.objectives]
+        return [config.build(task) for config in self.node.stage.tasks]
+
+    @property
+    def lessons(self) -> list[Lesson]:
+        """What it learns of its teachers, beside its objectives."""
+        lesson = self.node.stage.lesson
+        return lesson.lessons(self.objectives[self.main], self.model, self.teachers[0]) if lesson else []
+
+    @property
+    def live(self) -> bool:
+        """Whether teachers run beside it."""
+        lesson = self.node.stage.lesson
+        return lesson is not None and lesson.live(self.objectives[self.main].name)
 
     @cached_property
     def label_weights(self) -> dict[str, float] | None:

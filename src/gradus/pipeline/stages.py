@@ -20,12 +20,25 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
-from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
+from gradus.objectives import (
+    AnyObjectiveConfig,
+    DistillationConfig,
+    Measure,
+    ObjectiveConfig,
+    main_place,
+    reads_row_label,
+)
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
-from gradus.pipeline.fitting import require_labels, require_texts, require_windows
+from gradus.pipeline.fitting import (
+    require_depth,
+    require_labels,
+    require_lesson,
+    require_texts,
+    require_windows,
+)
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
 from gradus.training.transfer import Transferred
@@ -49,6 +62,8 @@ class FromFolder(Config):
 class StageModel(Config):
     """What a stage may change of the model it starts from."""
 
+    layers: int | None = Field(None, ge=1)
+    """Of a stage from scratch: a student shallower than the recipe's model."""
     dropout: float | None = Field(None, ge=0, lt=1)
     attention_dropout: float | None = Field(None, ge=0, lt=1)
     embedding_dropout: float | None = Field(None, ge=0, lt=1)
@@ -93,7 +108,7 @@ class Stage(Config):
     start: str | FromFolder = Field(SCRATCH, alias="from")
     """`scratch`, the name of an earlier stage, or `{folder: DIR}`."""
     data: Annotated[TextData | RowsData | Mixture, Field(discriminator="kind")]
-    objectives: list[ObjectiveConfig] = Field(min_length=1)
+    objectives: list[AnyObjectiveConfig] = Field(min_length=1)
     model: StageModel = StageModel()
     optimizer: OptimizerConfig = None  # type: ignore[assignment]
     """AdamW unless given: text 2.5e-4, rows 6.25e-5 (GPT-1, section 4.1)."""
@@ -159,6 +174,8 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        require_depth(self.model.layers, self.transfer, self.start == SCRATCH)
+        require_lesson(self.data, self.lesson, self.tasks)
         self._task_fits()
         self._probes_fit()
         require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)
@@ -193,12 +210,12 @@ class Stage(Config):
 
     def _task_fits(self) -> None:
         """Raises for an objective that these rows cannot serve, and for two that read the same label."""
-        tasks = [one.kind for one in self.objectives if reads_row_label(one)]
-        corrupting = [one.kind for one in self.objectives if one.corrupts]
+        tasks = [one.kind for one in self.tasks if reads_row_label(one)]
+        corrupting = [one.kind for one in self.tasks if one.corrupts]
         if len(corrupting) > 1:
             problem = f"{' and '.join(corrupting)} cannot change the same text"
             raise wrong("objectives", problem, None, "each in a stage of its own")
-        require_windows(self.objectives, None if isinstance(self.data, RowsData) else self.data.windows)
+        require_windows(self.tasks, None if isinstance(self.data, RowsData) else self.data.windows)
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -220,7 +237,7 @@ class Stage(Config):
             if tasks and (form in own) != (objective in tasks):
                 hint = f"rows of {' and '.join(own)} have the objective {objective}, all others another"
                 raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
-        require_labels(self.data, [one for one in self.objectives if reads_row_label(one)])
+        require_labels(self.data, [one for one in self.tasks if reads_row_label(one)])
 
     def _answers_fit(self, tasks: Sequence[str]) -> None:
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
@@ -239,7 +256,7 @@ class Stage(Config):
         for name in self.zero_shot:
             if not STAGE_NAME.fullmatch(name):
                 raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
-        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.objectives)
+        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.tasks)
         if self.zero_shot and not speaks:
             problem = "a stage that does not learn to predict text cannot be asked"
             raise wrong("zero_shot", problem, None, "add {kind: causal_lm}")
@@ -250,6 +267,27 @@ class Stage(Config):
         return self.start if isinstance(self.start, str) and self.start != SCRATCH else None
 
     @property
+    def tasks(self) -> list[ObjectiveConfig]:
+        """The objectives that it can be judged by: all but distillation."""
+        return [one for one in self.objectives if not isinstance(one, DistillationConfig)]
+
+    @property
+    def lesson(self) -> DistillationConfig | None:
+        """What it is taught by other models."""
+        return next((one for one in self.objectives if isinstance(one, DistillationConfig)), None)
+
+    @property
+    def needs(self) -> list[str]:
+        """The stages that come before it: the one that it starts from, and those that teach it."""
+        return list(dict.fromkeys([*([self.parent] if self.parent else []), *self.teachers]))
+
+    @property
+    def teachers(self) -> list[str]:
+        """The stages that teach it."""
+        teachers = self.lesson.teachers if self.lesson else []
+        return [one for one in teachers if isinstance(one, str)]
+
+    @property
     def reads(self) -> Literal["text", "rows"]:
         """What its examples are made of."""
         return "rows" if isinstance(self.data, RowsData) else "text"
@@ -257,7 +295,7 @@ class Stage(Config):
     @property
     def measure(self) -> Measure:
         """What the objective predicts that it is judged by."""
-        measure = self.objectives[main_place(self.objectives)].measure
+        measure = self.tasks[main_place(self.tasks)].measure
         several = isinstance(self.data, RowsData) and self.data.multi_label
         return "sets" if several and measure == "classes" else measure
 
@@ -287,7 +325,7 @@ class Stage(Config):
     @property
     def every_token(self) -> bool:
         """Whether the objective it is judged by predicts every token of a text once."""
-        return self.reads == "text" and self.objectives[main_place(self.objectives)].every_token
+        return self.reads == "text" and self.tasks[main_place(self.tasks)].every_token
 
     @property
     def marks_nothing(self) -> bool:
