@@ -70,7 +70,8 @@ def _scores(
             rows = [row for source in read for row in source.rows]
             scores = _asked(folder, prepared, rows, precision, device)
             with new_folder(kept) as temporary:
-                save_file({"scores": scores}, temporary / "scores.safetensors")
+                # The library writes an array as it lies in memory, whatever its order.
+                save_file({"scores": np.ascontiguousarray(scores)}, temporary / "scores.safetensors")
     return load_file(kept / "scores.safetensors")["scores"]
 
 
