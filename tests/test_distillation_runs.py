@@ -83,7 +83,7 @@ def test_chosen_layers_are_where_they_were_chosen_from(done: Path) -> None:
     assert record["model"]["layers"] == 1
     blocks = [one for one in record["transfer"] if ".blocks." in one["tensor"]]
     assert {one["why"] for one in blocks if one["what"] == "loaded"} >= {
-        "from blocks.1.attention.output.weight"
+        "there blocks.1.attention.output.weight"
     }
     assert sum(one["what"] == "dropped" for one in blocks) == sum(one["what"] == "loaded" for one in blocks)
     assert not any(one["what"] == "new" for one in record["transfer"])
@@ -182,6 +182,19 @@ def test_a_teacher_of_another_tokenizer_tells_rows_but_no_tokens(tmp_path: Path,
             assert status == 2 and "has another tokenizer" in told and "whatever the tokenizer" in told
 
 
+def test_a_row_that_is_written_anew_keeps_what_was_said_of_it(done: Path, tmp_path: Path) -> None:
+    """The teacher has read the row as it stands; the student reads it with words left out."""
+    student = STUDENT | {"augment": [{"kind": "deletion", "share": "30 %"}]}
+    path = recipe(tmp_path / "taught.yaml", None, student=student)
+    plan, material = planned(path, done.parent)
+    (node,) = (one for one in plan.nodes.values() if one.name == "student")
+    prepared = prepare(node, material)
+    told = teaching.with_soft_labels(prepared, material, done / "stages", torch.device("cpu")).train
+    changed = [told.example(row, epoch) for row in range(20) for epoch in (0, 1)]
+    assert len({one.sequences[0].tobytes() for one in changed}) > 20
+    assert all(np.array_equal(a.taught, b.taught) for a, b in zip(changed[::2], changed[1::2]))
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "nobody": (
         {"objectives": [SOFT | {"teacher": "fintune"}, TASK]},
@@ -216,6 +229,17 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unlabelled alone": (
         {"data": ROWS | {"unlabelled": "builtin:tiny"}, "objectives": [TASK]},
         ("nobody says what these rows are",),
+    ),
+    "two rows at once": (
+        {"augment": [{"kind": "mix"}]},
+        ("nobody is asked about two rows at once",),
+    ),
+    "several tasks": (
+        {
+            "data": {"mix": {"a": ROWS, "b": ROWS}},
+            "objectives": [SOFT, TASK | {"on": "a"}, {"kind": "multiple_choice", "on": "b"}],
+        },
+        ("teachers teach one task alone",),
     ),
     "other classes": (
         {"data": ROWS | {"map": {"label": {"negative": "坏", "positive": "好"}}}},

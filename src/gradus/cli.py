@@ -43,6 +43,10 @@ EncodingOption = Annotated[
     str | None, typer.Option("--encoding", help="utf-8, gb18030, latin-1 ...; else as in training.")
 ]
 
+MemberOption = Annotated[
+    str | None, typer.Option("--member", help="Of a model that was taught several tasks at once: which one.")
+]
+
 
 def _tell_version(asked: bool) -> None:
     if asked:
@@ -183,13 +187,14 @@ def generate(
         float, typer.Option(help="Beams are ranked by log-likelihood / tokens ** this.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed says the same.")] = 0,
+    member: MemberOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Let a language model go on from a prompt, or from several; an encoder-decoder answers them."""
     _keep_memory()
     from gradus.pipeline.serving import load
 
-    model, prompts = load(model_dir, device=device), prompt or [""]
+    model, prompts = load(model_dir, device=device, member=member), prompt or [""]
     texts = model.generate(
         prompts, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         repetition_penalty=repetition_penalty, stop=stop, beams=beams, length_penalty=length_penalty,
@@ -214,6 +219,7 @@ def predict(
     stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
     reader: ReaderOption = None,
     encoding: EncodingOption = None,
+    member: MemberOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Label every row, with scores and probabilities."""
@@ -222,7 +228,7 @@ def predict(
     from gradus.pipeline.predicting import predict_file
     from gradus.pipeline.serving import load
 
-    model = load(model_dir, device=device, recipe=recipe, stage=stage)
+    model = load(model_dir, device=device, recipe=recipe, stage=stage, member=member)
     counts = predict_file(model, source, output, reader, encoding)
     told = counted(counts["rows"], "row")
     if counts["truncated_rows"]:
@@ -241,13 +247,14 @@ def evaluate(
     stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
     reader: ReaderOption = None,
     encoding: EncodingOption = None,
+    member: MemberOption = None,
     device: DeviceOption = None,
 ) -> None:
     """The metrics of the model's own task; perplexity and bits per byte for a language model."""
     _keep_memory()
     from gradus.pipeline.serving import load
 
-    model = load(model_dir, device=device, recipe=recipe, stage=stage)
+    model = load(model_dir, device=device, recipe=recipe, stage=stage, member=member)
     metrics = model.evaluate(data, reader=reader, encoding=encoding)
     for name, value in metrics.items():
         typer.echo(f"{name}\t{value:.6g}")

@@ -4,7 +4,8 @@ right."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_QUOTE = 80
@@ -46,6 +47,16 @@ class UserError(Exception):
         quoted = f": {quote(self.text)}" if self.text is not None else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{where}{self.problem}{quoted}{hint}"
+
+
+@contextmanager
+def under(part: str) -> Iterator[None]:
+    """While a part of a recipe is worked on: a mistake names its field from there."""
+    try:
+        yield
+    except UserError as mistake:
+        mistake.field = f"{part}.{mistake.field}"
+        raise
 
 
 def quote(text: object) -> str:

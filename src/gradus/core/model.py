@@ -196,6 +196,12 @@ class ModelConfig(Config):
         precedes (its released code's `prev_output_tokens`)."""
         return ("end", "start") if self.source_start else ("start",)
 
+    def rows_of_parts(self, parts: int, count: int) -> list[int]:
+        """How many of the `count` rows of a matrix are in each of its parts: queries, keys and values of self
+        attention, keys and values of cross attention, or all."""
+        keys = self.key_heads * self.channels
+        return [count - keys * (parts - 1), *[keys] * (parts - 1)]
+
     @property
     def attention_weights(self) -> int:
         """Numbers of the matrices of one attention."""

@@ -14,7 +14,7 @@ from gradus.core.errors import UserError
 from gradus.core.model import ModelConfig
 from gradus.families.files import Piece, opened
 from gradus.families.heads import Task
-from gradus.families.table import TOKENS, Place, Table, rows
+from gradus.families.table import TOKENS, Place, Table
 from gradus.nn.transformer import Transformer
 
 
@@ -133,7 +133,7 @@ def _check_zeros(piece: Piece) -> None:
 def check_shape(ours: str, place: Stored, shape: tuple[int, ...], config: ModelConfig) -> None:
     """Raises UserError for a piece that is not the part of our tensor of this shape that it should be."""
     for piece, found, count in zip(
-        place.pieces, place.shapes, rows(len(place.pieces), shape[0], config), strict=True
+        place.pieces, place.shapes, config.rows_of_parts(len(place.pieces), shape[0]), strict=True
     ):
         wanted = (count, *shape[1:])
         if found != wanted:

@@ -113,10 +113,13 @@ class Table:
             tensors += [part] if whole else [f"{part}.weight", f"{part}.bias"]
         return tensors
 
-    def obstacle(self, task: Task, bias: bool) -> str | None:
-        """Why their classes cannot hold a head for this task, with or without a bias; None where they can."""
+    def obstacle(self, task: Task, bias: bool, chained: bool = False) -> str | None:
+        """Why their classes cannot hold a head for this task, with or without a bias, or with a CRF on it;
+        None where they can."""
         if task not in self.heads:
             return f"its {self.title} has no head for {task}"
+        if chained:
+            return f"its {self.title} has no CRF"
         if bias == ("score.bias" in self.head_tensors(task)):
             return None
         return f"its {self.title} has a linear layer {'without' if bias else 'with'} bias there"
@@ -130,7 +133,9 @@ class Table:
             place = self.place(ours, task, config.gated)
             if place is None:
                 raise KeyError(ours)
-            for name, piece in zip(place.names, tensor.split(rows(len(place.names), len(tensor), config))):
+            for name, piece in zip(
+                place.names, tensor.split(config.rows_of_parts(len(place.names), len(tensor)))
+            ):
                 named[self.full(name, task)] = piece.t() if place.transposed else piece
         return named
 
@@ -157,13 +162,6 @@ class Table:
     def _beside(self) -> re.Pattern[str]:
         heads = {f"{task}.{part}": name for task, parts in self.heads.items() for part, name in parts.items()}
         return _pattern({**self.outside, **heads})
-
-
-def rows(pieces: int, count: int, config: ModelConfig) -> list[int]:
-    """How many of the `count` rows of a tensor of ours are in each of its pieces: queries, keys and values of
-    self attention, or keys and values of cross attention."""
-    queries, keys = config.heads * config.channels, config.key_heads * config.channels
-    return {1: [count], 2: [keys, keys], 3: [queries, keys, keys]}[pieces]
 
 
 def _as_place(entry: str | Place) -> Place:

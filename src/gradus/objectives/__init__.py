@@ -22,6 +22,7 @@ from gradus.objectives.classification import ClassificationConfig
 from gradus.objectives.denoising import DenoisingConfig
 from gradus.objectives.distillation import DistillationConfig
 from gradus.objectives.masked_lm import MaskedLMConfig
+from gradus.objectives.members import OfMembers
 from gradus.objectives.multiple_choice import MultipleChoiceConfig
 from gradus.objectives.prefix_lm import PrefixLMConfig
 from gradus.objectives.question_answering import QuestionAnsweringConfig
@@ -82,6 +83,7 @@ __all__ = [
     "Objective",
     "ObjectiveConfig",
     "ObjectiveSettings",
+    "OfMembers",
     "PrefixLMConfig",
     "QuestionAnsweringConfig",
     "RegressionConfig",

@@ -25,6 +25,7 @@ from gradus.families import FAMILIES
 from gradus.families.heads import Task as HeadTask
 from gradus.objectives import HeadConfig
 from gradus.optim.optimizers import AdaFactor
+from gradus.pipeline.augmenting import augment_notes
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.leaks import leakage
 from gradus.pipeline.material import Material
@@ -105,6 +106,8 @@ def check(
         guess = estimate(prepared, precision, chosen, rates[precision])
         checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
         notes += _capped(checked[-1])
+        notes += _frozen(prepared)
+        notes += augment_notes(prepared)
         notes += _notes(prepared)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary
@@ -126,6 +129,14 @@ def _capped(one: Checked) -> list[str]:
     )
     example = f"{asked[worst]:.2g} at step {worst + 1:,}, where {most[worst]:.2g} is taken"
     return [f"{problem} {over:,} of {counted(len(asked), 'step')}: {example}"]
+
+
+def _frozen(prepared: Prepared) -> list[str]:
+    """How many parameters learn, where not all do."""
+    parts = prepared.learning, prepared.shapes
+    learning, every = (sum(shape.numel() for shape in part.values()) for part in parts)
+    told = f"{prepared.node.name}: {learning:,} of {every:,} parameters learn"
+    return [told] if learning < every else []
 
 
 def _notes(prepared: Prepared) -> list[str]:
@@ -151,6 +162,15 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: zero_shot.{probe.name}: the context of {prepared.model.context} tokens has no room "
                 f"for all shots ({shots_said(found)}{', on average' if found['shots_shown'] else ''})"
             )
+    for task, own in prepared.tasks.items():
+        notes += _notes_on_data(f"{name}.{task}" if task else name, own)
+    if (train := prepared.splits["train"]).parts:
+        notes.append(f"{name}: {_mixed(train)}")
+    return notes
+
+
+def _notes_on_data(name: str, prepared: Prepared) -> list[str]:
+    notes = []
     for split, part in prepared.splits.items():
         counts = part.counts
         if counts["truncated_rows"]:
@@ -183,8 +203,6 @@ def _notes(prepared: Prepared) -> list[str]:
         notes.append(
             f"{name}: weights of labels: {', '.join(f'{one} {weights[one]:.3g}' for one in weights)}"
         )
-    if (train := prepared.splits["train"]).parts:
-        notes.append(f"{name}: {_mixed(train)}")
     return notes
 
 
@@ -198,7 +216,7 @@ def _rows_hold(prepared: Prepared, counts: Mapping[str, Any]) -> list[str]:
 
 
 def _mixed(train: Split) -> str:
-    """How much of an epoch comes from each text of a mixture, and how often it reads that text."""
+    """How much of an epoch comes from each data set of a mixture, and how often it reads all of it."""
     drawn, rows = train.counts["drawn"], train.counts["rows"]
     told = [f"{part} {drawn[part] / rows:.0%} ({drawn[part] / len(split.source):.2f} times all of it)"
             for part, split in train.parts.items()]  # fmt: skip
@@ -236,10 +254,10 @@ def _inexpressible(prepared: Prepared) -> str | None:
     family, objectives = FAMILIES[prepared.model.family], prepared.objectives
     heads = [objective.head_name for objective in objectives if objective.head_name]
     obstacle = None
-    for config, objective in zip(prepared.node.stage.tasks, objectives):
+    for config, objective in zip(prepared.node.stage.judged, objectives):
         if isinstance(config, HeadConfig) and objective.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
-            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))
+            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model), config.chained)
     return family.expressible(prepared.model, heads) or obstacle
 
 

@@ -11,7 +11,8 @@ from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
 from gradus.nn.transformer import count_parameters
-from gradus.objectives import MaskedLMConfig, ObjectiveConfig
+from gradus.objectives import HeadConfig, MaskedLMConfig, ObjectiveConfig
+from gradus.optim.groups import depths
 from gradus.pipeline.prepared import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
@@ -84,6 +85,31 @@ class Estimate:
     seconds: float
 
 
+def chain_bytes(prepared: Prepared, tokens: int) -> int:
+    """What a CRF holds of a micro-batch: of each tag of each word sums, gradients and what they are made of,
+    and of the pairs of tags at one word of every row three times their number."""
+    if prepared.labels is None or not any(
+        isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.judged
+    ):
+        return 0
+    tags, rows = len(prepared.labels.names), tokens / prepared.tokens_per_row
+    return int(4 * tags * (8 * tokens + 3 * rows * tags))
+
+
+def effort(prepared: Prepared) -> float:
+    """The share of a whole step that forward and backward take where not all learns: forward 1, backward 1 to
+    the states of every layer down to the lowest that learns, and 1 to the weights that learn."""
+    inner = {
+        name: shape for name, shape in prepared.shapes.items() if "blocks." in name or "embedding." in name
+    }
+    learning = [name for name in prepared.learning if name in inner]
+    depth_of = depths(list(inner))
+    lowest = max(depth_of.values())  # the embeddings, below all layers
+    reach = max((min(depth_of[name] + 1, lowest) for name in learning), default=0) / lowest
+    share = sum(inner[name].numel() for name in learning) / sum(shape.numel() for shape in inner.values())
+    return (1 + reach + share) / 3
+
+
 def _scored(objective: ObjectiveConfig) -> float:
     """The share of positions that an objective sends to the vocabulary."""
     if isinstance(objective, MaskedLMConfig):
@@ -111,11 +137,11 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     word."""
     model = prepared.model
     parameters = _parameters(prepared)
-    scored = max(_scored(objective) for objective in prepared.node.stage.tasks)
+    scored = max(_scored(objective) for objective in prepared.node.stage.judged)
     seen = min(model.context, prepared.tokens_per_row)
-    per_token = model.flops_per_token(seen, scored)
-    alone, teaching = per_token, sum(one.flops_per_token(seen, scored) / 3 for one in prepared.teachers)
-    per_token += teaching if prepared.live else 0
+    whole = model.flops_per_token(seen, scored)
+    teaching = sum(one.flops_per_token(seen, scored) / 3 for one in prepared.teachers)
+    per_token = whole * effort(prepared) + (teaching if prepared.live else 0)
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":
@@ -132,22 +158,20 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
-    seconds += evaluated * times * alone / 3 / speed
+    seconds += evaluated * times * whole / 3 / speed
     if prepared.node.kind == "rows":  # every row is told once
         seconds += prepared.train.tokens * teaching / speed
     copies = 2 * parameters if DTYPES[precision].itemsize == 2 else 0
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
     )
-    rows_held = (
-        0
-        if prepared.splits["train"].stores
-        else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
-    )
+    held = [task.splits for task in prepared.tasks.values() if not task.splits["train"].stores]
+    rows_held = sum(part.counts["tokens"] * 24 for splits in held for part in splits.values())
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
     weights += sum(4 * count_parameters(one) for one in prepared.teachers)
     memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
+    memory += chain_bytes(prepared, step_tokens)
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
     return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)

@@ -8,7 +8,7 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,9 @@ from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
 from gradus.evaluation.texts import libraries_of
-from gradus.families.folder import write_folder
+from gradus.families.adapter import write_adapter
+from gradus.families.folder import theirs, write_folder
+from gradus.nn.adapters import merged
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
@@ -47,9 +49,12 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     for split in ("dev", "test"):
         if split in prepared.splits:
             results[split], scores = run.final_metrics(learner, split)
-            if prepared.answers is not None and run.world.first:
-                lines = prediction_lines(prepared, prepared.splits[split], scores[prepared.main])
-                _write_lines(run.folder / f"predictions-{split}.jsonl", lines)
+            for name, found in scores.items() if run.world.first else ():
+                task = prepared.tasks[name]
+                if task.answers is not None:
+                    of_task = "-".join(filter(None, ("predictions", name, split)))
+                    lines = prediction_lines(task, task.splits[split], found)
+                    _write_lines(run.folder / f"{of_task}.jsonl", lines)
     answered = run.final_probes(learner)
     run.world.barrier()
     if not run.world.first:
@@ -59,8 +64,14 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     model = run.folder / "model"
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
-    floors, samples = _known_floors(run, learner), _samples(prepared, learner)
-    record = _record(run, results, samples) | {"floors": floors, "zero_shot": answered}
+    _write_adapter(run, learner)
+    samples = _samples(prepared, learner)
+    floors = {name: _known_floors(run, task, learner) for name, task in prepared.tasks.items()}
+    record = _record(run, results, samples) | {"floors": floors.get("", {}), "zero_shot": answered}
+    if prepared.members:
+        record["members"] = {
+            name: _of_member(task) | {"floors": floors[name]} for name, task in prepared.members.items()
+        }
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
@@ -69,12 +80,13 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
 
 def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
-    tokenizer, data = prepared.tokenizer, prepared.node.stage.data
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in learner.state_dict().items()}
+    tokenizer, task = prepared.tokenizer, _speaker(prepared)
+    data = task.node.stage.data
+    tensors = _own_names(merged(learner))
     template = text_template(tokenizer, prepared.model)
     if isinstance(data, RowsData):
         template = row_template(data.format, prepared.model)
-    labels = prepared.labels.names if prepared.labels else prepared.window_labels
+    labels = task.labels.names if task.labels else task.window_labels
     write_folder(
         folder,
         prepared.model,
@@ -82,24 +94,55 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         card(prepared),
         lambda path: tokenizer.save(path, template, prepared.model.context),
         labels=list(labels) or None,
-        task=None if prepared.answers is None else prepared.node.stage.measure,
+        task=None if task.answers is None else task.node.stage.measure,
         roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
 
 
+def _speaker(prepared: Prepared) -> Prepared:
+    """The task that Hugging Face's files tell of: the one with the head, where several tasks have one."""
+    headed = [task for task in prepared.tasks.values() if any(one.head_name for one in task.objectives)]
+    return [*headed, *prepared.tasks.values()][0]
+
+
+def _own_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+
+
+def _write_adapter(run: StageRun, learner: Learner) -> None:
+    """adapter/: what peft loads on the folder that the stage began with, where Hugging Face's code can hold
+    the model."""
+    adapters, base = run.node.stage.adapters, run.context.start(run.node)
+    if adapters is None or base is None or (model := theirs(run.folder / "model")) is None:
+        return
+    grown = {moved.tensor for moved in run.moved if moved.what == "resized"}
+    whole = {name: tensor for name, tensor in learner.state_dict().items()
+             if name in grown or name.startswith("heads.")}  # fmt: skip
+    with new_folder(run.folder / "adapter") as folder:
+        write_adapter(folder, adapters, learner.transformer, model, _own_names(whole), base)
+
+
 def card(prepared: Prepared) -> dict[str, Any]:
-    """gradus.json: what Hugging Face's files have no place for."""
-    stage, data = prepared.node.stage, prepared.node.stage.data
-    about: dict[str, Any] = {
-        "format_version": 1,
+    """gradus.json: what Hugging Face's files have no place for; of several tasks each under its name."""
+    members = {name: _taught(task) for name, task in prepared.members.items()}
+    return {
+        "format_version": 2 if members else 1,
         "stage": prepared.node.name,
         "fingerprint": prepared.node.fingerprint,
         "model": prepared.model.plain(),
         "roles": dict(prepared.tokenizer.roles),
-        "objectives": [objective.plain() for objective in stage.tasks],
         "heads": heads_of(prepared),
-        "labels": list(prepared.labels.names) if prepared.labels else None,
-        "range": prepared.range,
+        **({"members": members} if members else _taught(prepared)),
+    }
+
+
+def _taught(task: Prepared) -> dict[str, Any]:
+    """What a task learnt, and how its rows or text are read."""
+    stage, data = task.node.stage, task.node.stage.data
+    about: dict[str, Any] = {
+        "objectives": [objective.plain() for objective in stage.judged],
+        "labels": list(task.labels.names) if task.labels else None,
+        "range": task.range,
     }
     if not isinstance(data, RowsData):
         text = next(iter(data.parts.values())).plain()
@@ -124,12 +167,24 @@ def _write_skipped(run: StageRun) -> None:
         _write_lines(run.folder / "skipped.jsonl", lines)
 
 
-def _known_floors(run: StageRun, learner: Learner) -> dict[str, Any]:
-    stage, prepared = run.node.stage, run.prepared
-    scored = [[one.plain() for one in stage.tasks], prepared.model.context]
+def _of_member(task: Prepared) -> dict[str, Any]:
+    """What stage.json tells of one task of several."""
+    return {
+        "data": {name: split.counts for name, split in task.splits.items()},
+        "labels": list(task.labels.names) if task.labels else None,
+        "label_weights": task.label_weights,
+        "objectives": [objective.plain() for objective in task.node.stage.judged],
+        "metric": task.node.stage.metric,
+    }
+
+
+def _known_floors(run: StageRun, prepared: Prepared, learner: Learner) -> dict[str, Any]:
+    stage = prepared.node.stage
+    scored = [[one.plain() for one in stage.judged], prepared.model.context]
     key = digest_json([scored, run.digests, stage.data.plain(), prepared.tokenizer.digest])
     if key not in run.context.floors:
-        run.context.floors[key] = _floors(prepared, learner)
+        asked = learner.asked(prepared.objectives) if run.prepared.members else learner
+        run.context.floors[key] = _floors(prepared, asked)
     return run.context.floors[key]
 
 
@@ -224,6 +279,7 @@ def _record(
                      **libraries_of(stage.text_metrics), **stage.libraries},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
         "parameters": sum(parameter.numel() for parameter in trainer.learner.plain.parameters()),
+        "learning": sum(shape.numel() for shape in prepared.learning.values()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,
         "label_weights": prepared.label_weights,
@@ -231,7 +287,7 @@ def _record(
         "training": {
             "steps": trainer.clock.step, "rows": trainer.clock.rows, "tokens": trainer.clock.tokens,
             "seconds": round(trainer.seconds, 3),
-            "peak_memory": _peak_memory(run),
+            "peak_memory": _peak_memory(run), "held_memory": _held_memory(run),
             "tokens_per_second": round(trainer.clock.tokens / max(trainer.seconds, 1e-9), 1),
             "stopped": run.stopped, "best_step": run.stopping.best_step, "metric": run.stopping.metric,
         },
@@ -243,6 +299,14 @@ def _record(
             "evaluate": round(run.seconds["evaluate"], 3),
         },
     }  # fmt: skip
+
+
+def _held_memory(run: StageRun) -> int:
+    """Bytes of the weights, the gradients of those that learn, and what the optimizer keeps of them."""
+    weights = list(run.trainer.learner.parameters())
+    kept = [tensor for optimizer in run.trainer.optimizers for state in optimizer.state.values()
+            for tensor in state.values() if isinstance(tensor, torch.Tensor)]  # fmt: skip
+    return sum(one.nbytes for one in (*weights, *(one for one in weights if one.requires_grad), *kept))
 
 
 def _peak_memory(run: StageRun) -> int:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
 from gradus.core.example import PairKind
+from gradus.data.augmentation import Augment, Masking, Mixing
 from gradus.data.formats import Pair, Single, TextToText
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
-from gradus.data.text import WindowKind
-from gradus.objectives import DistillationConfig, ObjectiveConfig, main_place
+from gradus.data.tagged import Tagged
+from gradus.data.text import TextData, WindowKind
+from gradus.objectives import DistillationConfig, ObjectiveConfig, TokenClassificationConfig, main_place
 from gradus.objectives.distillation import TOLD_OF_ROWS, TOLD_OF_TOKENS
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
 from gradus.training.transfer import ChosenLayers, Transferred
+
+if TYPE_CHECKING:
+    from gradus.pipeline.stages import Stage
 
 PAIRS = get_args(PairKind)
 
@@ -36,6 +42,26 @@ def require_windows(objectives: Sequence[ObjectiveConfig], windows: WindowKind |
         reader = {"sentence_pairs": "next_sentence", "sentence_order": "sentence_order"}[str(windows)]
         problem, hint = "no objective reads the label of these windows", f"add {{kind: {reader}}}"
         raise wrong("data.windows", problem, windows, f"{hint}, or `windows: contiguous`")
+
+
+def require_chains(objectives: Sequence[ObjectiveConfig], data: RowsData) -> None:
+    """Raises for tags that are to follow each other where several tokens of a word have one, for rules of a
+    scheme that has none, and for tags of a row that weigh what each has for itself."""
+    form = data.format
+    for place, one in enumerate(objectives):
+        if not isinstance(one, TokenClassificationConfig) or not isinstance(form, Tagged):
+            continue
+        if one.chained and data.weights is not None:
+            problem = "a CRF has one probability for all tags of a row, so no tag weighs more"
+            raise wrong("data.weights", problem, None, "leave it out, or `loss: cross_entropy`")
+        legal = one.transitions == "legal"
+        if (legal or one.chained) and form.pieces == "all":
+            key = "transitions: legal" if legal else "loss: crf"
+            problem = f"with `{key}` each word has one tag, and here all of its tokens have"
+            raise wrong("data.format.pieces", problem, "all", "first, or in a decoder last")
+        if legal and form.scheme == "none":
+            problem, hint = "the scheme none has no rules which tag may follow which", "any, or a scheme"
+            raise wrong(f"objectives.{place}.transitions", problem, "legal", hint)
 
 
 LABELLED = ("classification", "token_classification")
@@ -62,14 +88,20 @@ def require_depth(layers: int | None, transferred: Transferred, scratch: bool) -
         raise wrong("model.layers", "the layers come from where the stage starts", layers, hint)
 
 
-def require_lesson(data: object, lesson: DistillationConfig | None, tasks: Sequence[ObjectiveConfig]) -> None:
+def require_lesson(stage: Stage, lesson: DistillationConfig | None) -> None:
     """Raises where there is nothing that a teacher could say."""
+    data, tasks = stage.data, stage.judged
     if isinstance(data, RowsData) and data.unlabelled is not None and lesson is None:
         raise wrong(
             "data.unlabelled", "nobody says what these rows are", None, "add {kind: distillation, ...}"
         )
     if lesson is None:
         return
+    if stage.members or lesson.on:
+        hint = "a stage of its own for each data set"
+        raise wrong("objectives", "teachers teach one task alone", "distillation", hint)
+    if any(isinstance(one, Mixing) for one in stage.augment or ()):
+        raise wrong("augment", "nobody is asked about two rows at once", "mix", "leave it out")
     kind = tasks[main_place(tasks)].kind if tasks else None
     if kind not in (*TOLD_OF_ROWS, *TOLD_OF_TOKENS) or getattr(data, "multi_label", None):
         hint = f"beside it one of {', '.join((*TOLD_OF_ROWS, *TOLD_OF_TOKENS))}, one label a row"
@@ -81,6 +113,8 @@ def require_lesson(data: object, lesson: DistillationConfig | None, tasks: Seque
     unlabelled = isinstance(data, RowsData) and data.unlabelled is not None
     if unlabelled and (kind in TOLD_OF_TOKENS or not lesson.weight):
         raise wrong("data.unlabelled", "nobody says what these rows are", None, "leave it out")
+    if unlabelled and stage.augment:
+        raise wrong("augment", "rows without a label are read as they stand", None, "leave it out")
 
 
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
@@ -89,6 +123,21 @@ def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
     several = len(form.fields) > 1
     source = " ".join(f"{field}: {{{field}}}" if several else f"{{{field}}}" for field in form.fields)
     return TextToText(source=source, label=form.label, answers={name: name for name in names})
+
+
+def require_base(starts: bool, transferred: Transferred, rivals: Sequence[str]) -> None:
+    """Raises where adapters would stand on weights that are random, and where a key says again, or otherwise,
+    what learns beside them."""
+    if not starts or transferred != "all":
+        problem = "adapters change what was learnt before, and these weights are new"
+        hint = "start `from` a stage or a folder, with all of its weights"
+        raise wrong("adapters", problem, None, hint)
+    if rivals:
+        problem, hint = (
+            "beside adapters only the heads learn",
+            "leave it out; `adapters.projections` says what has one",
+        )
+        raise wrong(rivals[0], problem, None, hint)
 
 
 def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:
@@ -111,3 +160,33 @@ def require_parameters(
             raise UserError("no parameter has such a name", field=f"{field}.{key}", text=idle[0], hint=hint)
     if len(matching(names, frozen)) == len(names):
         raise UserError("nothing is left to learn", field=f"{field}.freeze", text=", ".join(frozen))
+
+
+def require_augmentable(
+    augment: Sequence[Augment], data: TextData | RowsData | Mixture, objectives: Sequence[ObjectiveConfig]
+) -> None:
+    """Raises for augmentation of what is no labelled rows, or of rows whose texts the labels point into;
+    for kinds in another order than they can be done in; and for a kind that these objectives cannot learn
+    from."""
+    if not augment:
+        return
+    if not isinstance(data, RowsData):
+        hint = "text is changed by its objective: masked_lm, span_corruption or denoising"
+        raise wrong("augment", "this changes labelled rows", None, hint)
+    if not data.format.changeable:
+        hint = "the formats single, pair, similarity, multiple_choice, question and text_to_text can"
+        raise wrong("augment", f"rows of the format {data.format.kind} cannot be changed: tags go with words",
+                    None, hint)  # fmt: skip
+    for place, (one, before) in enumerate(zip(augment, (None, *augment))):
+        if before is not None and (before.turn > one.turn or isinstance(before, Mixing)):
+            hint = "back_translation, then what changes words, then masking, then one mix"
+            raise wrong(f"augment.{place}", f"this cannot follow {before.kind}", one.kind, hint)
+        reading = [objective.kind for objective in objectives if objective.measure == "tokens"]
+        if isinstance(one, Masking) and (
+            reader := next((kind for kind in reading if kind != "seq2seq"), None)
+        ):
+            problem = f"{reader} would learn to say the mask"
+            raise wrong(f"augment.{place}", problem, one.kind, f"deletion, or a stage without {reader}")
+        if isinstance(one, Mixing) and not any(row.measure in ("classes", "number") for row in objectives):
+            hint = "classification and regression can"
+            raise wrong(f"augment.{place}", "nothing of this stage can be mixed", one.kind, hint)

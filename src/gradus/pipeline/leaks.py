@@ -136,7 +136,7 @@ def _tasks(node: Node, material: Material) -> list[list[Source]]:
 def _parts(
     name: str, key: str, data: TextData | RowsData | Mixture
 ) -> list[tuple[tuple[str, str], TextData | RowsData]]:
-    """(name, dotted path) of the data, of a mixture's every text."""
+    """(name, dotted path) of the data, of a mixture's every data set."""
     if isinstance(data, Mixture):
         return [((f"{name}.{part}", f"{key}.mix.{part}"), text) for part, text in data.parts.items()]
     return [((name, key), data)]

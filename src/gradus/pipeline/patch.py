@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 from gradus.core.errors import UserError
-from gradus.data.rows import RowsData
-from gradus.pipeline.reading import RecipeFile
+from gradus.pipeline.reading import RecipeFile, yaml_values
 from gradus.pipeline.recipe import Recipe
 
 AS_WRITTEN = "as written"
@@ -43,7 +42,7 @@ def _repeated(recipe: Recipe) -> frozenset[str]:
     them."""
     starts = set(recipe.seeds.starts)
     if not starts:
-        starts = {name for name, stage in recipe.stages.items() if isinstance(stage.data, RowsData)}
+        starts = {name for name, stage in recipe.stages.items() if stage.reads == "rows"}
     for name in recipe.order():
         if starts & {*recipe.stages[name].needs}:
             starts.add(name)
@@ -63,7 +62,7 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
                 hint="stages.finetune.optimizer.lr=1e-4",
             )
         try:
-            patch[path.strip()] = yaml.safe_load(value)
+            patch[path.strip()] = yaml_values(value)
         except yaml.YAMLError:
             hint = "write text that YAML might misread in quotes"
             raise UserError(

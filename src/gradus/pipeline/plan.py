@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradus.core.errors import UserError, nearest
-from gradus.core.storage import MANIFEST, digest_file, digest_json, from_home, read_json
+from gradus.core.errors import UserError, nearest, under
+from gradus.core.storage import digest_json, folder_digest, from_home
 from gradus.data.formats import Pair, Single
 from gradus.data.labels import Labels
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
+from gradus.pipeline.augmenting import augment_digests
 from gradus.pipeline.fitting import as_text
 from gradus.pipeline.material import Material
 from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
@@ -26,8 +28,11 @@ CODE_FORMAT = 2
 """Raised when the same stage would give other bits than before: finished stages are then run again."""
 
 
-LATER = ("metrics", "words", "layer_decay", "groups", "label_smoothing", "layers")
-"""Keys inside the parts of a stage that came after the first fingerprints: one that is not given decides
+LATER: dict[str, Any] = {
+    **dict.fromkeys(("metrics", "words", "layer_decay", "groups", "label_smoothing", "on", "layers")),
+    "loss": "cross_entropy", "transitions": "any",
+}  # fmt: skip
+"""Keys inside the parts of a stage that came after the first fingerprints, and their defaults, which decide
 nothing."""
 
 
@@ -156,20 +161,25 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
     for part in (config["evaluate"], config["optimizer"], config["model"], *config["objectives"]):
-        for key in LATER:
-            if part.get(key) is None:
+        for key, usual in LATER.items():
+            if part.get(key) in (None, usual):
                 part.pop(key, None)
     # When state is saved changes nothing, where it starts is in `origin`, what a preset fills in its place.
     for key in ("save", "start", "preset"):
         config.pop(key, None)
     for task in (config, *config["zero_shot"].values()):
-        task["data"].pop("leakage", None)  # what it drops is told by the data's digest
+        for data in (task["data"], *task["data"].get("mix", {}).values()):
+            data.pop("leakage", None)  # what it drops is told by the data's digest
     made_of = {"format": CODE_FORMAT, "name": name, "stage": config, "seed": seed, "origin": origin,
                "data": material.digests(stage.data)}  # fmt: skip
-    if libraries := _libraries(name, stage):
+    with under(f"stages.{name}"):
+        libraries = stage.libraries
+    if libraries:
         made_of["libraries"] = libraries
     if stage.reads == "text":
         made_of["prompts"] = recipe.prompts
+    if stage.augment:
+        made_of["augment"] = augment_digests(name, stage.augment, material.root)
     if stage.zero_shot:
         made_of["zero_shot"] = probe_digests(name, stage, material)
     likeness = {**made_of, "seed": None, "origin": parent.likeness if parent else origin}
@@ -187,20 +197,16 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
 def _saying(stage: Stage, material: Material) -> Stage:
     """The stage; one that says the classes of its rows reads them as texts."""
     data = stage.data
+    if members := stage.members:
+        assert isinstance(data, Mixture), "a single data set has no members"
+        own = {name: _saying(member, material).data for name, member in members.items()}
+        return stage.model_copy(update={"data": data.model_copy(update={"mix": own})})
     if not stage.says_answers or not isinstance(data, RowsData) or not isinstance(data.format, Single | Pair):
         return stage
     assert data.format.label is not None
     names = Labels.of(material.rows(data)["train"].rows, data.format.label, None).names
     changed = data.model_copy(update={"format": as_text(data.format, names)})
     return stage.model_copy(update={"data": changed})
-
-
-def _libraries(name: str, stage: Stage) -> dict[str, str]:
-    try:
-        return stage.libraries
-    except UserError as mistake:
-        mistake.field = f"stages.{name}.{mistake.field}"
-        raise
 
 
 def _teachers(
@@ -217,11 +223,3 @@ def _folder(named: str, material: Material, field: str) -> Path:
         hint = "it has no config.json"
         raise UserError("this is no model folder", field=field, text=str(folder), hint=hint)
     return folder
-
-
-def folder_digest(folder: Path) -> str:
-    """The digest of a model folder: its manifest where there is one, else its files."""
-    if (folder / MANIFEST).is_file():
-        return digest_json(read_json(folder / MANIFEST))
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-    return digest_json({path.name: digest_file(path) for path in files})

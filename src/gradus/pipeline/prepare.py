@@ -3,7 +3,7 @@ drawn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,21 @@ from gradus.data.tagged import Tagged, Tags
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
 from gradus.data.word_pieces import WordEncoder
+from gradus.evaluation.evaluator import PART_METRICS
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.texts import NUMBERS, libraries_of
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
 from gradus.objectives import serving, window_of
+from gradus.pipeline.augmenting import augmented_rows
 from gradus.pipeline.fitting import require_parameters
 from gradus.pipeline.material import Material
+from gradus.pipeline.members import require_equal_labels
 from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import make_probes
 from gradus.pipeline.splits import Split, mixed_splits
+from gradus.pipeline.stages import Stage
 from gradus.pipeline.teachers import Known, require_teacher
 from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
@@ -51,27 +55,61 @@ def prepare(node: Node, material: Material) -> Prepared:
     model = _model(node, start.model, tokenizer)
     _check_transfer(node, start.model)
     _check_serves(node, model)
-    answers = None
-    if not isinstance(data, RowsData):
-        splits = _text_splits(node, data, tokenizer, model, material)
+    members = {name: _member(node, name, stage, tokenizer, model, material)
+               for name, stage in node.stage.members.items()}  # fmt: skip
+    if members:
+        require_equal_labels(members, node.stage.judged, f"stages.{node.name}")
+        _check_names(node)
+        assert isinstance(data, Mixture), "a single data set has no members"
+        answers, splits = (
+            None,
+            mixed_splits({part: task.splits for part, task in members.items()}, data, node.seed),
+        )
     else:
-        answers = _answers(node, data, material)
-        encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
-        splits = {
-            name: _row_split(source, encoder, name != UNLABELLED)
-            for name, source in material.rows(data).items()
-        }
-        if UNLABELLED in splits:
-            splits["train"] = splits["train"].followed_by(splits.pop(UNLABELLED))
+        answers, splits = _task(node, tokenizer, model, material)
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
     teachers = [_teacher(one, material) for one in node.teachers]
-    prepared = Prepared(node, tokenizer, model, answers, splits, probes, [one.model for one in teachers])
+    models = [one.model for one in teachers]
+    prepared = Prepared(node, tokenizer, model, answers, splits, probes, members, models)
     for teacher in teachers:
         require_teacher(prepared, teacher)
     _check_metric(prepared)
     groups = [one.match for one in node.stage.optimizer.groups or ()]
     require_parameters(f"stages.{node.name}", list(prepared.shapes), node.stage.freeze or (), groups)
     return prepared
+
+
+def _task(
+    node: Node, tokenizer: Tokenizer, model: ModelConfig, material: Material
+) -> tuple[Answers | None, dict[str, Split]]:
+    """What the labels of a task mean, and its splits."""
+    data = node.stage.data
+    if not isinstance(data, RowsData):
+        return None, _text_splits(node, data, tokenizer, model, material)
+    answers = _answers(node, data, material)
+    encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
+    splits = {
+        name: _row_split(source, encoder, name != UNLABELLED) for name, source in material.rows(data).items()
+    }
+    if UNLABELLED in splits:
+        splits["train"] = splits["train"].followed_by(splits.pop(UNLABELLED))
+    if node.stage.augment:
+        splits["train"].source = augmented_rows(node, splits["train"], encoder, material)
+    return answers, splits
+
+
+def _member(
+    node: Node, name: str, stage: Stage, tokenizer: Tokenizer, model: ModelConfig, material: Material
+) -> Prepared:
+    """A data set of several as if it were the stage's only one; its mistakes get its place."""
+    alone, own = replace(node, stage=stage), f"stages.{node.name}.data."
+    try:
+        return Prepared(alone, tokenizer, model, *_task(alone, tokenizer, model, material))
+    except UserError as mistake:
+        field = (mistake.field or "").removeprefix(own)
+        if mistake.file is None and not field.startswith(("stages.", "model.", "tokenizer.")):
+            mistake.field = f"{own}mix.{name}{'.' if field else ''}{field}"
+        raise
 
 
 @dataclass(frozen=True)
@@ -141,6 +179,9 @@ def _check_transfer(node: Node, model: ModelConfig) -> None:
 
 def _roles(node: Node, model: ModelConfig) -> tuple[str, ...]:
     """The roles that data and objectives need."""
+    if members := node.stage.members:
+        each = [_roles(replace(node, stage=stage), model) for stage in members.values()]
+        return tuple(dict.fromkeys(role for roles in each for role in roles))
     data, frame = node.stage.data, Frame.of(model)
     if isinstance(data, RowsData):
         encoded = model.arrangement == "encoder" and data.format.kind != "text_to_text"
@@ -159,7 +200,8 @@ def _check_serves(node: Node, model: ModelConfig) -> None:
     name = names[model.arrangement]
     for objective in node.stage.objectives:
         if model.arrangement not in objective.serves:
-            hint = f"on {node.kind} {name} can have {', '.join(serving(model.arrangement, node.kind))}"
+            kind = "rows" if objective.reads == {"rows"} else node.kind
+            hint = f"on {kind} {name} can have {', '.join(serving(model.arrangement, kind))}"
             raise UserError(f"{name} cannot learn this", field=field, text=objective.kind, hint=hint)
         if objective.kind == "prefix_lm" and model.body == "lstm":
             raise UserError("an LSTM sees nothing of what comes", field=field, text="prefix_lm",
@@ -191,20 +233,27 @@ def _text_splits(
         )  # fmt: skip
         if windows.longest < least:
             problem = f"the longest window of the text has {counted(windows.longest, 'token')}"
-            raise UserError(problem, field=f"data.{name}train", hint=f"the objective needs {least}")
+            raise UserError(problem, field=f"{name}train", hint=f"the objective needs {least}")
         return Split(windows, store=store, counts=counts)
 
     if isinstance(data, TextData):
         return {name: split_of(data, source, "") for name, source in material.texts(data).items()}
-    for part in data.parts:
-        if part in {objective.kind for objective in node.stage.objectives}:
-            problem = "a text cannot be called as an objective is: their losses would have one name"
-            raise UserError(problem, field=f"data.mix.{part}", hint="another name")
+    _check_names(node)
+    texts = {part: text for part, text in data.parts.items() if isinstance(text, TextData)}
     made = {
         part: {name: split_of(text, source, f"mix.{part}.") for name, source in material.texts(text).items()}
-        for part, text in data.parts.items()
+        for part, text in texts.items()
     }
     return mixed_splits(made, data, node.seed)
+
+
+def _check_names(node: Node) -> None:
+    """Raises UserError for a data set of a mixture that is called as an objective is."""
+    assert isinstance(node.stage.data, Mixture)
+    for part in node.stage.data.parts:
+        if part in {objective.kind for objective in node.stage.objectives}:
+            problem = "a text cannot be called as an objective is: their losses would have one name"
+            raise UserError(problem, field=f"mix.{part}", hint="another name")
 
 
 def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
@@ -263,7 +312,24 @@ def _check_metric(prepared: Prepared) -> None:
     stop = stage.stop
     if stop is None or stop.metric is None:
         return
-    main = prepared.objectives[prepared.main]
+    legal = {name: _reported(task) for name, task in prepared.tasks.items() if "dev" in task.splits}
+    if prepared.members:
+        telling = [name for name in legal if prepared.members[name].node.stage.answers_rows] or [*legal]
+        common = set.intersection(*(legal[name] for name in telling))
+        legal = {name: {f"{name}.{metric}" for metric in own} for name, own in legal.items()} | {"": common}
+    known = set[str]().union(*legal.values())
+    if stop.metric not in known:
+        raise UserError(
+            "this stage reports no such metric",
+            field=f"{field}.stop.metric",
+            text=stop.metric,
+            hint=nearest(stop.metric, sorted(known)),
+        )
+
+
+def _reported(prepared: Prepared) -> set[str]:
+    """The metrics that a task may be chosen by."""
+    stage, main = prepared.node.stage, prepared.objectives[prepared.main]
     legal = METRICS[main.measure] | ({"accuracy"} if main.names_tokens else set())
     if stage.marks_nothing:
         legal = {"accuracy", "loss"}
@@ -272,10 +338,5 @@ def _check_metric(prepared: Prepared) -> None:
     if stage.says_answers:
         texts = {name for names in NUMBERS.values() for name in names}
         legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else texts)
-    if stop.metric not in legal:
-        raise UserError(
-            "this stage reports no such metric",
-            field=f"{field}.stop.metric",
-            text=stop.metric,
-            hint=nearest(stop.metric, sorted(legal)),
-        )
+    parts = prepared.splits["dev"].parts if "dev" in prepared.splits else ()
+    return legal | {f"{part}.{metric}" for part in parts for metric in legal & PART_METRICS}

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from gradus.core.duration import Quantity
-from gradus.core.errors import UserError
+from gradus.core.errors import UserError, under
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps, step_bounds
 from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Labels, Numbers
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.data.sources import Source
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
-from gradus.objectives import Objective, Task, main_place
+from gradus.objectives import Objective, ObjectiveConfig, OfMembers, Task, main_place
 from gradus.objectives.distillation import Lesson
-from gradus.optim.groups import matching
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
+from gradus.pipeline.tags import follows_of
 from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
@@ -43,8 +44,15 @@ class Prepared:
     splits: dict[str, Split]
     probes: Sequence[Probe] = ()
     """What is asked of it zero-shot."""
+    members: Mapping[str, Prepared] = field(default_factory=dict)
+    """Where it teaches several tasks, what each would be alone; `splits` then holds the mixture."""
     teachers: Sequence[ModelConfig] = ()
     """The models that teach it."""
+
+    @property
+    def tasks(self) -> Mapping[str, Prepared]:
+        """What it is judged by: its several tasks by name, or itself, without a name."""
+        return self.members or {"": self}
 
     @property
     def train(self) -> Source:
@@ -72,19 +80,29 @@ class Prepared:
         assert isinstance(data, RowsData), "running text has no rows"
         return row_encoder(data.format, self.tokenizer, self.model, self.answers, data.long)
 
+    @property
+    def shuffled(self) -> bool:
+        """Whether the order of its rows is drawn; data sets that come in turn have one of their own."""
+        data = self.node.stage.data
+        return not (isinstance(data, Mixture) and data.by == "turns")
+
     @cached_property
     def objectives(self) -> list[Objective]:
+        if self.members:
+            return [self._of_members(config) for config in self.node.stage.judged]
+        data, names = self.node.stage.data, self.labels.names if self.labels else ()
         task = Task(
             self.model,
             self.node.name,
-            self.labels.names if self.labels else (),
+            names,
             tuple(self.label_weights.values()) if self.label_weights else None,
             self.range,
             scored_specials(self.tokenizer),
             self.tokenizer,
             isinstance(self.answers, LabelSets),
+            follows_of(data.format if isinstance(data, RowsData) else None, names),
         )
-        return [config.build(task) for config in self.node.stage.tasks]
+        return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.judged]
 
     @property
     def lessons(self) -> list[Lesson]:
@@ -98,6 +116,15 @@ class Prepared:
         lesson = self.node.stage.lesson
         return lesson is not None and lesson.live(self.objectives[self.main].name)
 
+    def _of_members(self, config: ObjectiveConfig) -> Objective:
+        """The objective as the data sets that it is on know it."""
+        own = {
+            name: next(one for one, its in zip(task.objectives, task.node.stage.judged) if its is config)
+            for name, task in self.members.items()
+            if name in (config.members or self.members)
+        }
+        return OfMembers(own, self.members[next(iter(own))].train.example(0), bool(config.on))
+
     @cached_property
     def label_weights(self) -> dict[str, float] | None:
         """What each label weighs in the loss, in the order of the logits; None where all weigh 1."""
@@ -107,16 +134,25 @@ class Prepared:
         return label_weights(data, self.labels, self.splits["train"])
 
     @cached_property
-    def shapes(self) -> dict[str, torch.Size]:
-        """Every parameter of model and heads by name; no memory is taken."""
+    def outline(self) -> Learner:
+        """Model, heads and adapters, frozen as in training; no memory is taken. Raises UserError for adapters
+        that the model has no place for."""
         learner = Learner(Transformer(self.model, device="meta"), self.objectives)
-        return {name: parameter.shape for name, parameter in learner.named_parameters()}
+        stage = self.node.stage
+        with under(f"stages.{self.node.name}"):
+            learner.lighten(stage.adapters, stage.freeze or (), self.node.seed)
+        return learner
+
+    @cached_property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Every parameter of the outline by name."""
+        return {name: parameter.shape for name, parameter in self.outline.named_parameters()}
 
     @cached_property
     def learning(self) -> dict[str, torch.Size]:
         """Of `shapes` those that learn."""
-        frozen = set(matching(list(self.shapes), self.node.stage.freeze or ()))
-        return {name: shape for name, shape in self.shapes.items() if name not in frozen}
+        named = self.outline.named_parameters()
+        return {name: parameter.shape for name, parameter in named if parameter.requires_grad}
 
     @property
     def main(self) -> int:

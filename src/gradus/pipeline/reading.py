@@ -72,6 +72,25 @@ def read_recipe(path: Path, patch: Mapping[str, Any] | None = None) -> RecipeFil
     return file
 
 
+class _Names(yaml.SafeLoader):
+    """A key is a name: YAML 1.1 would read the key `on` as true."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+def yaml_values(text: str) -> Any:
+    """What YAML says, safely, as plain values. Raises YAMLError."""
+    loader = _Names(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def parse_yaml(text: str, path: Path | None) -> tuple[dict[str, Any], dict[Key, int]]:
     """Plain values (safe load; a key that stands twice is refused) and the line of every key."""
     try:
@@ -79,7 +98,7 @@ def parse_yaml(text: str, path: Path | None) -> tuple[dict[str, Any], dict[Key, 
         lines: dict[Key, int] = {}
         if node is not None:
             _number(node, (), lines, path)
-        values = yaml.safe_load(text)
+        values = yaml_values(text)
     except yaml.YAMLError as error:
         raise _not_yaml(error, text, path) from None
     except RecursionError:

@@ -17,6 +17,7 @@ import torch
 from gradus.core.errors import UserError
 from gradus.core.storage import from_home, lock, read_json, sweep, write_file, write_json
 from gradus.distributed.world import World, close_world, open_world
+from gradus.pipeline.augmenting import translate
 from gradus.pipeline.environment import Signals
 from gradus.pipeline.estimate import disk_bytes
 from gradus.pipeline.finish import finish
@@ -117,7 +118,9 @@ def _prove(
     for node in left:
         if node.likeness not in needs:
             with file.placed(node.name):
-                needs[node.likeness] = disk_bytes(prepare(node, material))
+                prepared = prepare(node, material)
+                needs[node.likeness] = disk_bytes(prepared)
+                translate(prepared, context.world.device)
     leaks = leakage(nodes if left else [], material)
     if context.world.first:
         require_room(context.stages, sum(needs[node.likeness] for node in left))
@@ -163,6 +166,8 @@ def run_node(node: Node, material: Material, context: Context) -> dict[str, Any]
     stage_run = StageRun(prepared, context)
     stage_run.prepare_seconds = time.perf_counter() - began
     stage_run.digests = material.digests(node.stage.data)
+    if context.world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(context.world.device)
     try:
         learner = stage_run.train()
         record = finish(stage_run, learner)
@@ -181,5 +186,6 @@ def _agreed(world: World, done: bool) -> bool:
 
 def _story(node: Node) -> str:
     start = node.parent.id if node.parent else (node.folder or "scratch")
-    objectives = " + ".join(f"{one.weight:g} {one.kind}" for one in node.stage.objectives)
+    said = [(f"{one.weight:g} {one.kind}", " and ".join(one.members)) for one in node.stage.objectives]
+    objectives = " + ".join(f"{what} on {where}" if where else what for what, where in said)
     return f"from {start}, {objectives}, {node.stage.length}, seed {node.seed}"

@@ -19,31 +19,29 @@ from safetensors.torch import load_file, save_file
 from gradus.core.duration import Clock
 from gradus.core.storage import new_folder, read_json, sweep, sync, write_json
 from gradus.data.feed import Feed
-from gradus.data.sources import Source
 from gradus.distributed.precision import DTYPES, resolve
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import Scores, score, summarise_all, summarise_part
 from gradus.evaluation.metrics import larger_is_better
 from gradus.evaluation.zero_shot import line
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
-from gradus.optim.groups import freeze
 from gradus.optim.penalties import Penalty
 from gradus.optim.unfreezing import Unfreezing
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
+from gradus.pipeline.judging import Judged, judge
+from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
-from gradus.pipeline.saying import answer_metrics
 from gradus.pipeline.teaching import taught
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
 from gradus.training.scaling import LossScale
 from gradus.training.stopping import Stopping
 from gradus.training.trainer import Due, NotFinite, Report, Trainer
-from gradus.training.transfer import Moved, transfer
+from gradus.training.transfer import Moved, fitting_heads, transfer
 
 REPORTS = 200
 """Reports of a stage, about; never fewer than one in MOST_STEPS steps."""
@@ -67,6 +65,10 @@ class Context:
     def folder(self, node_id: str) -> Path:
         return self.stages / node_id
 
+    def start(self, node: Node) -> Path | None:
+        """The model folder that a stage begins with; None at scratch."""
+        return self.folder(node.parent.id) / "model" if node.parent is not None else node.folder
+
 
 class StageRun:
     """The training of one prepared stage."""
@@ -89,7 +91,7 @@ class StageRun:
         self.digests: dict[str, str] = {}
         self.stopped = "length"
         self.probing = Probing(prepared.probes)
-        self._last: tuple[int, dict[str, float], list[Scores]] | None = None
+        self._last: tuple[int, Judged] | None = None
 
     def train(self) -> Learner:
         """Trains, or resumes and trains, and returns the learner with the weights that leave the stage.
@@ -152,7 +154,7 @@ class StageRun:
         ]  # fmt: skip
         prepared, stage = self.prepared, self.node.stage
         feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
-                    self.world.rank, self.world.size, prepared.ramp)  # fmt: skip
+                    self.world.rank, self.world.size, prepared.ramp, prepared.shuffled)  # fmt: skip
         optimizers = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
@@ -177,28 +179,22 @@ class StageRun:
         prepared = self.prepared
         transformer = Transformer(prepared.model, DTYPES[self.precision], device=self.world.device)
         learner = Learner(transformer, prepared.objectives).initialise(self.node.seed)
-        source = self.node.folder
-        if self.node.parent is not None:
-            source = self.context.folder(self.node.parent.id) / "model"
-        if source is not None:
+        if (source := self.context.start(self.node)) is not None:
             start = read_folder(source)
-            heads, transferred = self._fitting_heads(start.card), self.node.stage.transfer
+            heads = fitting_heads(heads_of(self.prepared), (start.card or {}).get("heads", {}))
+            transferred = self.node.stage.transfer
             self.moved = transfer(learner, start.tensors, heads, str(source), transferred)
         else:
             self.moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
                           for name, tensor in learner.state_dict().items()]  # fmt: skip
-        freeze(learner, self.node.stage.freeze or ())
+        self._lighten(learner)
         return learner.to(self.world.device)
 
-    def _fitting_heads(self, card: dict[str, Any] | None) -> dict[str, str]:
-        """Our head -> theirs, where objective and labels are equal."""
-        theirs = (card or {}).get("heads", {})
-        return {
-            name: other
-            for name, kind in heads_of(self.prepared).items()
-            for other, other_kind in theirs.items()
-            if kind == other_kind
-        }
+    def _lighten(self, learner: Learner) -> None:
+        stage = self.node.stage
+        added = learner.lighten(stage.adapters, stage.freeze or (), self.node.seed)
+        shapes = {name: tuple(parameter.shape) for name, parameter in learner.named_parameters()}
+        self.moved += [Moved(name, "new", shapes[name], "an adapter") for name in added]
 
     def _steps_of_minutes(self) -> int | None:
         """A length in minutes as steps: measured once, on weights that are thrown away, and recorded."""
@@ -242,8 +238,8 @@ class StageRun:
         self._probe(trainer)
         if "dev" not in self.prepared.splits:
             return
-        metrics, scores = self.metrics(trainer.learner.plain, "dev")
-        self._last = (trainer.clock.step, metrics, scores)
+        judged = self.metrics(trainer.learner.plain, "dev")
+        metrics, self._last = judged[0], (trainer.clock.step, judged)
         line = {"kind": "evaluate", "step": trainer.clock.step, "split": "dev", "metrics": metrics,
                 "epoch": trainer.clock.epoch(len(trainer.feed.source))}  # fmt: skip
         self._note(line)
@@ -268,39 +264,20 @@ class StageRun:
         kept = self.node.stage.weights == "last" or self.stopping.best_step == now
         return self.probing.final(now, kept, learner, self.world, self.budget)
 
-    def metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
-        """The metrics of a split, and the scores of every row.
-
-        The main objective's metrics have their own names; of the others the loss is told.
-        """
+    def metrics(self, learner: Learner, split: str) -> Judged:
+        """The metrics of a split, and the scores of every row."""
         began = time.perf_counter()
-        prepared = self.prepared
-        part = prepared.splits[split]
-        scores = score(learner, part.source, self.world, self.budget)
-        for found in scores:
-            _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
-        names = prepared.labels.names if prepared.labels else ()
-        main = prepared.objectives[prepared.main]
-        metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
-        start = 0
-        for name, text in part.parts.items():
-            own = scores[prepared.main].rows_between(start, start := start + len(text.source))
-            metrics |= summarise_part(main, own, name, text.counts["bytes"])
-        if self.node.kind == "rows":
-            metrics |= answer_metrics(
-                prepared.encoder, part.rows, scores[prepared.main], learner, self.world, self.budget,
-                self.node.stage.text_metrics,
-            )  # fmt: skip
+        judged = judge(self.prepared, learner, split, self.trainer.clock.step, self.world, self.budget)
         self.seconds["evaluate"] += time.perf_counter() - began
-        return metrics, scores
+        return judged
 
-    def final_metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
+    def final_metrics(self, learner: Learner, split: str) -> Judged:
         """The metrics of the weights that leave; dev is not scored again where the last evaluation was
         theirs."""
         now = self.trainer.clock.step
         kept = self.node.stage.weights == "last" or self.stopping.best_step == now
         if split == "dev" and kept and self._last is not None and self._last[0] == now:
-            return self._last[1], self._last[2]
+            return self._last[1]
         return self.metrics(learner, split)
 
     def name_last_good(self, mistake: NotFinite) -> None:
@@ -360,25 +337,17 @@ class StageRun:
         )
 
 
-def _require_finite(found: Scores, what: str, source: Source) -> None:
-    """Raises NotFinite, naming rows, where a score is no number: finite weights can be too large to use."""
-    bad = found.rows[~found.sound]
-    if len(bad):
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        places = ", ".join(source.where(int(row)) for row in bad[:3]) + more
-        raise NotFinite(f"the scores of {what} are not finite: {places}", hint=NotFinite.HINT)
-
-
 def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
-    labels = list(prepared.labels.names) if prepared.labels else []
     return {
         objective.head_name: {
             "objective": objective.name,
-            "labels": list(objective.labels) or labels,
-            "bias": config.biased(prepared.model),
+            "labels": list(objective.labels or (task.labels.names if task.labels else ())),
+            "bias": config.biased(task.model),
+            **({"crf": True} if config.chained else {}),
         }
-        for objective, config in zip(prepared.objectives, prepared.node.stage.tasks)
+        for task in prepared.tasks.values()
+        for objective, config in zip(task.objectives, task.node.stage.judged)
         if objective.head_name and isinstance(config, HeadConfig)
     }
 

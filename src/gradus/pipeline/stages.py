@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from gradus.core.config import Config, wrong
 from gradus.core.duration import BatchSize, Duration, Quantity, Share
 from gradus.core.model import FURTHER_DROPOUTS, ModelConfig
+from gradus.data.augmentation import Augment
 from gradus.data.formats import TextToText
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
@@ -20,6 +22,7 @@ from gradus.distributed.precision import Precision
 from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
+from gradus.nn.adapters import Adapters
 from gradus.objectives import (
     AnyObjectiveConfig,
     DistillationConfig,
@@ -33,12 +36,16 @@ from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
 from gradus.optim.unfreezing import Unfreeze
 from gradus.pipeline.fitting import (
+    require_augmentable,
+    require_base,
+    require_chains,
     require_depth,
     require_labels,
     require_lesson,
     require_texts,
     require_windows,
 )
+from gradus.pipeline.members import members_metric, members_of, of_member, reads_rows, require_members
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
 from gradus.training.transfer import Transferred
@@ -108,6 +115,8 @@ class Stage(Config):
     start: str | FromFolder = Field(SCRATCH, alias="from")
     """`scratch`, the name of an earlier stage, or `{folder: DIR}`."""
     data: Annotated[TextData | RowsData | Mixture, Field(discriminator="kind")]
+    augment: list[Augment] | None = Field(None, min_length=1)
+    """What is done to the texts of train rows before they are read, anew in every epoch."""
     objectives: list[AnyObjectiveConfig] = Field(min_length=1)
     model: StageModel = StageModel()
     optimizer: OptimizerConfig = None  # type: ignore[assignment]
@@ -129,6 +138,8 @@ class Stage(Config):
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
     unfreeze: Unfreeze | None = None
     """The upper layers learn first, and the lower ones join them."""
+    adapters: Adapters | None = None
+    """Low-rank adapters: beside them and the heads nothing learns (Hu et al. 2021)."""
     penalties: Penalties | None = None
     """L1, and L2 toward the weights it starts from; the optimizer has `weight_decay`."""
     clip: float | None = Field(1.0, gt=0)
@@ -151,7 +162,7 @@ class Stage(Config):
         data = fields.get("data")
         if isinstance(data, dict) and "mix" in data:
             fields = {**fields, "data": {"kind": "mix", **data}}
-        rows = isinstance(data, dict) and data.get("kind") == "rows"
+        rows = isinstance(data, dict) and reads_rows(data)
         defaults = {
             "optimizer": AdamW(lr=6.25e-5 if rows else 2.5e-4),
             "schedule": FINE_TUNING if rows else Cosine(),
@@ -168,20 +179,20 @@ class Stage(Config):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        rows = isinstance(self.data, RowsData)
+        rows = self.reads == "rows"
         hint = "start `from` a stage or a folder, or leave it out"
         if self.transfer != "all" and self.start == SCRATCH:
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        if self.adapters is not None:
+            rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
+            require_base(self.start != SCRATCH, self.transfer, rivals)
         require_depth(self.model.layers, self.transfer, self.start == SCRATCH)
-        require_lesson(self.data, self.lesson, self.tasks)
-        self._task_fits()
+        require_members(self)
+        require_lesson(self, self.lesson)
+        self._tasks_fit()
         self._probes_fit()
-        require_texts(self.evaluate, self.stop, self.says_answers and self.told_answers is None)
-        kinds = [objective.kind for objective in self.objectives]
-        if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
-            raise wrong("objectives", "this objective stands there twice", twice)
         legal = ("rows",) if rows else ("windows", "tokens")
         if self.batch.unit not in legal:
             raise wrong(
@@ -208,14 +219,29 @@ class Stage(Config):
             )
         return self
 
+    def _tasks_fit(self) -> None:
+        """Raises where an objective does not fit its data, and where texts are judged that nobody says."""
+        tasks = self.members or {"": self}
+        says = any(one.says_answers and one.told_answers is None for one in tasks.values())
+        require_texts(self.evaluate, self.stop, says)
+        for name, task in tasks.items():
+            try:
+                task._task_fits()
+            except PydanticCustomError as mistake:
+                raise of_member(mistake, name) if name else mistake from None
+
     def _task_fits(self) -> None:
-        """Raises for an objective that these rows cannot serve, and for two that read the same label."""
-        tasks = [one.kind for one in self.tasks if reads_row_label(one)]
-        corrupting = [one.kind for one in self.tasks if one.corrupts]
+        """Raises for an objective that this data cannot serve, and for two that read the same label."""
+        kinds = [objective.kind for objective in self.objectives]
+        if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+            raise wrong("objectives", "this objective stands there twice", twice)
+        require_augmentable(self.augment or (), self.data, self.judged)
+        tasks = [one.kind for one in self.judged if reads_row_label(one)]
+        corrupting = [one.kind for one in self.judged if one.corrupts]
         if len(corrupting) > 1:
             problem = f"{' and '.join(corrupting)} cannot change the same text"
             raise wrong("objectives", problem, None, "each in a stage of its own")
-        require_windows(self.tasks, None if isinstance(self.data, RowsData) else self.data.windows)
+        require_windows(self.judged, None if isinstance(self.data, RowsData) else self.data.windows)
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -232,12 +258,13 @@ class Stage(Config):
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
         self._answers_fit(tasks)
+        require_chains(self.judged, self.data)
         form = self.data.format.kind
         for objective, own in OWN_FORMATS.items():
             if tasks and (form in own) != (objective in tasks):
                 hint = f"rows of {' and '.join(own)} have the objective {objective}, all others another"
                 raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
-        require_labels(self.data, [one for one in self.tasks if reads_row_label(one)])
+        require_labels(self.data, [one for one in self.judged if reads_row_label(one)])
 
     def _answers_fit(self, tasks: Sequence[str]) -> None:
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
@@ -256,7 +283,7 @@ class Stage(Config):
         for name in self.zero_shot:
             if not STAGE_NAME.fullmatch(name):
                 raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
-        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.tasks)
+        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.judged)
         if self.zero_shot and not speaks:
             problem = "a stage that does not learn to predict text cannot be asked"
             raise wrong("zero_shot", problem, None, "add {kind: causal_lm}")
@@ -267,7 +294,7 @@ class Stage(Config):
         return self.start if isinstance(self.start, str) and self.start != SCRATCH else None
 
     @property
-    def tasks(self) -> list[ObjectiveConfig]:
+    def judged(self) -> list[ObjectiveConfig]:
         """The objectives that it can be judged by: all but distillation."""
         return [one for one in self.objectives if not isinstance(one, DistillationConfig)]
 
@@ -290,12 +317,22 @@ class Stage(Config):
     @property
     def reads(self) -> Literal["text", "rows"]:
         """What its examples are made of."""
-        return "rows" if isinstance(self.data, RowsData) else "text"
+        return "rows" if reads_rows(self.data) else "text"
+
+    @property
+    def members(self) -> dict[str, Stage]:
+        """Where it teaches several tasks, data set -> the stage with that one alone; else none."""
+        return members_of(self)
+
+    @property
+    def answers_rows(self) -> bool:
+        """Whether it is judged by what rows have as a label or an answer."""
+        return self.says_answers or any(map(reads_row_label, self.objectives))
 
     @property
     def measure(self) -> Measure:
         """What the objective predicts that it is judged by."""
-        measure = self.tasks[main_place(self.tasks)].measure
+        measure = self.judged[main_place(self.judged)].measure
         several = isinstance(self.data, RowsData) and self.data.multi_label
         return "sets" if several and measure == "classes" else measure
 
@@ -304,6 +341,8 @@ class Stage(Config):
         """What dev is judged by."""
         if self.stop and self.stop.metric:
             return self.stop.metric
+        if members := self.members:
+            return members_metric(members)
         if self.text_metrics:
             return NUMBERS[self.text_metrics[0]][0]
         if self.says_answers and self.told_answers:
@@ -315,17 +354,19 @@ class Stage(Config):
     @property
     def text_metrics(self) -> tuple[TextMetric, ...]:
         """What is asked of the texts that it says."""
-        return asked_of_texts(self.evaluate, self.stop)
+        told = [kind for member in self.members.values() for kind in member.text_metrics]
+        return tuple(dict.fromkeys(told)) or asked_of_texts(self.evaluate, self.stop)
 
     @property
     def libraries(self) -> dict[str, str]:
         """The versions of the libraries that decide what it reads. Raises UserError where one is missing."""
-        return {name: number for one in self.objectives for name, number in one.libraries.items()}
+        parts = [*self.objectives, *(self.augment or ())]
+        return {name: number for one in parts for name, number in one.libraries.items()}
 
     @property
     def every_token(self) -> bool:
         """Whether the objective it is judged by predicts every token of a text once."""
-        return self.reads == "text" and self.tasks[main_place(self.tasks)].every_token
+        return self.reads == "text" and self.judged[main_place(self.judged)].every_token
 
     @property
     def marks_nothing(self) -> bool:

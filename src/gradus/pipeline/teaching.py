@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from gradus.core.storage import digest_json, is_whole, lock, new_folder, sweep
 from gradus.data.readers import Row
 from gradus.data.rows import UNLABELLED, RowsData
-from gradus.data.sources import Rows
+from gradus.data.sources import Told
 from gradus.distributed.precision import Precision, resolve
 from gradus.families.folder import read_folder
 from gradus.nn.soft_losses import mean_log_softmax
@@ -42,12 +42,10 @@ def with_soft_labels(prepared: Prepared, material: Material, stages: Path, devic
     lesson, data, train = prepared.node.stage.lesson, prepared.node.stage.data, prepared.splits["train"]
     if lesson is None or not lesson.weight or not isinstance(data, RowsData) or prepared.answers is None:
         return prepared
-    assert isinstance(train.source, Rows)
     folders = _folders(prepared.node, stages)
     said = [_scores(folder, prepared, data, material, device) for folder in folders]
     told = soft(said, lesson, prepared.objectives[prepared.main].measure == "number")
-    examples = [replace(one, taught=line) for one, line in zip(train.source.examples, told)]
-    split = replace(train, source=Rows(examples, train.source.places))
+    split = replace(train, source=Told(train.source, told))
     return replace(prepared, splits=prepared.splits | {"train": split})
 
 

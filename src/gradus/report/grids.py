@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gradus.report.ablations import Asked, Transferred
+from gradus.report.costs import Cost
 from gradus.report.summary import RIGHT, Cell, Line, Table
 from gradus.report.tasks import AVERAGE, Tasks, task_tables
-from gradus.report.words import listed, metric_name, number, probability
+from gradus.report.words import count, duration, listed, metric_name, number, probability
 
 MARKS = {"better": " ★", "worse": " †"}
 TASKS_NOTE = (
@@ -121,6 +122,28 @@ def of_transferred(found: Sequence[Transferred]) -> Grid:
         cells = [_cell(one.cells.get(layers), one.metric) for layers in every]
         rows.append(Row("variant", [f"{one.stage}, {one.split} ({metric_name(one.metric)})", *cells]))
     return Grid("transferred layers", header, rows, frozenset({"task"}), ["0 layers: the embeddings alone."])
+
+
+def of_costs(found: Sequence[Cost]) -> Grid:
+    """Stages and variants x score, parameters that learn, time and memory."""
+    peaks = any(cost.peak is not None for cost in found)
+    header = ["stage", "variant", "score", "parameters that learn", "of all", "training", "held"]
+    rows = []
+    for cost in found:
+        cells = [f"{cost.stage}, {cost.split} ({metric_name(cost.metric)})", cost.variant]
+        cells += [cost.score.shown(cost.metric), count(cost.learning)]
+        cells += [f"{cost.learning / cost.parameters:.1%}", duration(cost.seconds.mean), _bytes(cost.held)]
+        cells += [_bytes(cost.peak)] if peaks else []
+        rows.append(Row("variant", cells, cost.variant))
+    notes = [
+        "Held: the weights, their gradients and what the optimizer keeps of them; activations come on top."
+    ]
+    columns = [*header, *(["peak"] if peaks else [])]
+    return Grid("what it took", columns, rows, frozenset({"stage", "variant"}), notes)
+
+
+def _bytes(amount: float | None) -> str:
+    return "–" if amount is None else f"{amount / 1e6:,.1f} MB"
 
 
 def of_asked(found: Sequence[Asked]) -> Grid:

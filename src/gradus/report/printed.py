@@ -12,7 +12,8 @@ from gradus.core.storage import read_json, write_json
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.evaluation.statistics import mean
 from gradus.report.ablations import Asked, Transferred, asked, transferred
-from gradus.report.grids import Grid, of_asked, of_table, of_tasks, of_transferred
+from gradus.report.costs import Cost, costs
+from gradus.report.grids import Grid, of_asked, of_costs, of_table, of_tasks, of_transferred
 from gradus.report.headline import headline, unfinished
 from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
@@ -32,10 +33,11 @@ PRINTED = [metric for metric in LARGER_IS_BETTER if metric != "calibration_error
 
 
 def _over_stages(
-    compared: Sequence[Table], moved: Sequence[Transferred], answered: Sequence[Asked]
+    compared: Sequence[Table], moved: Sequence[Transferred], answered: Sequence[Asked], took: Sequence[Cost]
 ) -> list[Grid]:
-    """The tables that look at a run as a whole: all tasks, transferred layers, zero-shot."""
-    found = [*of_tasks(compared), *([of_transferred(moved)] if moved else [])]
+    """The tables that look at a run as a whole: all tasks, what they took, transferred layers, zero-shot."""
+    found = [*of_tasks(compared), *([of_costs(took)] if took else [])]
+    found += [of_transferred(moved)] if moved else []
     return [*found, of_asked(answered)] if answered else found
 
 
@@ -55,7 +57,7 @@ def print_table(run: Run, console: Console) -> None:
     compared = tables(run)
     tasks = {task for table in task_tables(compared) for task in table.tasks}
     single = [of_table(table, PRINTED) for table in _all_tables(run) if table.stage not in tasks]
-    for grid in _over_stages(compared, transferred(run), asked(run)) + single:
+    for grid in _over_stages(compared, transferred(run), asked(run), costs(run)) + single:
         printed = Printed(title=escape(grid.title), title_justify="left", title_style="bold", box=SIMPLE)
         for name in grid.header:
             printed.add_column(name, justify="left" if name in grid.left else "right")
@@ -70,7 +72,8 @@ def print_table(run: Run, console: Console) -> None:
 def _all_tables(run: Run) -> list[Table]:
     """Those of the result stages, and of the stages of running text on the way to them."""
     text = {stage.name for stage in run.stages.values() if stage.kind == "text"}
-    return tables(run, [name for name in run.stage_names if name in text or name in run.result_names])
+    names = [name for name in run.stage_names if name in text or name in run.result_names]
+    return tables(run, [task for name in names for task in run.tasks_of(name)])
 
 
 def _coloured(cell: str) -> str:
@@ -94,6 +97,7 @@ def export(folder: str | Path | Run, path: str | Path) -> Path:
         "tables": [table.plain() for table in _all_tables(run)],
         "transferred": [asdict(one) for one in transferred(run)],
         "zero_shot": [one.plain() for one in asked(run)],
+        "costs": [one.plain() for one in costs(run)],
         "parameters": first.record.get("parameters"), "machines": _machines(run),
     }  # fmt: skip
     write_json(Path(path), record)
@@ -151,7 +155,8 @@ def _markdown(record: dict[str, Any]) -> str:
     compared = [Table.read(table) for table in record["tables"]]
     moved = [Transferred.read(one) for one in record.get("transferred", [])]
     answered = [Asked(**one) for one in record.get("zero_shot", [])]
-    for grid in _over_stages(compared, moved, answered) + [of_table(table) for table in compared]:
+    took = [Cost.read(one) for one in record.get("costs", [])]
+    for grid in _over_stages(compared, moved, answered, took) + [of_table(table) for table in compared]:
         lines += [f"### {grid.title}", "", *_markdown_table(grid), ""]
         lines += [line for note in grid.notes for line in (note, "")]
     return "\n".join(lines)

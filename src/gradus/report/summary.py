@@ -134,12 +134,13 @@ class Table:
 
 def is_better(metric: str, a: float, b: float) -> bool:
     """As `better`; of a metric that this version does not know, more is better."""
-    return better(metric, a, b) if metric in LARGER_IS_BETTER else a > b
+    return better(metric, a, b) if metric.rpartition(".")[2] in LARGER_IS_BETTER else a > b
 
 
 def tables(run: Run, names: Iterable[str] | None = None) -> list[Table]:
-    """One table for every result stage (or each of `names`) and split that any variant has finished."""
-    wanted = run.result_names if names is None else names
+    """One table for every result stage, or each of its several tasks (or each of `names`), and split that any
+    variant has finished."""
+    wanted = [task for name in run.result_names for task in run.tasks_of(name)] if names is None else names
     found = [_table(run, name, split) for name in wanted for split in SPLITS]
     return [table for table in found if table is not None]
 

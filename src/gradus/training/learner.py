@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from gradus.core.example import Batch, Example, collate
 from gradus.core.keyed import keyed_generator
+from gradus.nn.adapters import Adapters
 from gradus.nn.initialisation import initialise
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective
+from gradus.optim.groups import freeze
 
 
 class Learner(nn.Module):
-    """A transformer taught by K objectives; `heads` are named after the stages they were made for."""
+    """A transformer taught by K objectives; `heads` are named after the stages they were made for, or after
+    the data sets of a mixture."""
 
     def __init__(self, transformer: Transformer, objectives: Sequence[Objective]):
         super().__init__()
@@ -29,6 +32,15 @@ class Learner(nn.Module):
         """Draws every parameter from a stream keyed by (seed, its name): a new head moves no other tensor."""
         initialise(self, seed, self.transformer.config)
         return self
+
+    def lighten(self, adapters: Adapters | None, frozen: Sequence[str], seed: int) -> list[str]:
+        """Takes parameters whose names match `frozen` out of training; with adapters all but these and the
+        heads. Returns the names of what adapters add. Raises UserError as `Adapters.add_to` does."""
+        freeze(self, frozen)
+        if adapters is None:
+            return []
+        self.transformer.requires_grad_(False)
+        return adapters.add_to(self, self.transformer.config, seed)
 
     @property
     def weights(self) -> Tensor:
@@ -71,6 +83,12 @@ class Learner(nn.Module):
             objective.predict(states, targets, self.transformer, self._head(objective)).cpu()
             for objective, targets in zip(self.objectives, batch.targets)
         ]
+
+    def asked(self, objectives: Sequence[Objective]) -> Learner:
+        """The same modules, asked for these objectives alone; in evaluation mode, as the modules then are."""
+        alone = Learner(self.transformer, [])
+        alone.objectives, alone.heads = tuple(objectives), self.heads
+        return alone.eval()
 
     def _head(self, objective: Objective) -> nn.Module | None:
         return self.heads[objective.head_name] if objective.head_name else None

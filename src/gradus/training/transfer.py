@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -69,6 +69,17 @@ class Moved:
         return {"tensor": self.tensor, "what": self.what, "shape": list(self.shape), "why": self.why}
 
 
+def fitting_heads(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
+    """Our head -> theirs that is equal in all that is said of it, each once: the one of the same name, else
+    the first that is left."""
+    found = {name: name for name, kind in ours.items() if theirs.get(name) == kind}
+    for name, kind in ours.items():
+        left = [other for other, own in theirs.items() if own == kind and other not in found.values()]
+        if name not in found and left:
+            found[name] = left[0]
+    return found
+
+
 def transfer(
     learner: Learner,
     tensors: Mapping[str, torch.Tensor],
@@ -95,9 +106,10 @@ def transfer(
                 Moved(name, "new", shape, "no head of this shape with this objective and these labels")
             )
         elif takes(transferred, name):
-            why = f"from {origin}" if isinstance(transferred, ChosenLayers) and "blocks." in origin else ""
             left.pop(origin, None)  # a layer may be chosen twice
-            table.append(_load(name, tensor, tensors[origin], source, why))
+            moved = _load(name, tensor, tensors[origin], source)
+            renamed = name.removeprefix("transformer.") != origin
+            table.append(replace(moved, why=f"there {origin}") if renamed else moved)
         else:
             table.append(Moved(name, "new", shape, NOT_TRANSFERRED))
     for origin, value in left.items():
@@ -123,12 +135,12 @@ def _origin(name: str, heads: Mapping[str, str], transferred: Transferred) -> st
     return f"heads.{heads[head]}.{rest}" if head in heads else None
 
 
-def _load(name: str, target: torch.Tensor, value: torch.Tensor, source: str, why: str) -> Moved:
+def _load(name: str, target: torch.Tensor, value: torch.Tensor, source: str) -> Moved:
     shape = tuple(target.shape)
     with torch.no_grad():
         if value.shape == target.shape:
             target.copy_(value)
-            return Moved(name, "loaded", shape, why)
+            return Moved(name, "loaded", shape)
         if name in TOKEN_TABLES and value.shape[1:] == target.shape[1:] and len(value) < len(target):
             target[: len(value)].copy_(value)
             return Moved(name, "resized", shape, f"{len(target) - len(value)} new tokens beside {len(value)}")
