@@ -139,6 +139,8 @@ def run(
         fresh=fresh, inexact=inexact,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        if not until:
+            _print_loops(folder)
         typer.echo(f"{folder}: done; `gradus report {folder}` shows it")
         typer.echo("\n".join(model_lines(folder, until)))
 
@@ -274,6 +276,20 @@ def convert(
     from gradus.pipeline.converting import convert as convert_folder
 
     typer.echo(convert_folder(source, target, pre_tokenization))
+
+
+def _print_loops(folder: Path) -> None:
+    """What search and iterate tried, where the recipe has them."""
+    from gradus.core.storage import read_json
+
+    if not read_json(folder / "plan.json")["loops"]:
+        return
+    from rich.console import Console
+
+    from gradus.report import load_run, loop_grids, print_grids
+
+    wide = None if sys.stdout.isatty() else PIPED_WIDTH
+    print_grids(loop_grids(load_run(folder)), Console(highlight=False, width=wide))
 
 
 def _keep_memory() -> None:

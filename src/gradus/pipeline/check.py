@@ -4,11 +4,12 @@ trained."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -27,14 +28,17 @@ from gradus.objectives import HeadConfig
 from gradus.optim.optimizers import AdaFactor
 from gradus.pipeline.augmenting import augment_notes
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
+from gradus.pipeline.finish import is_done
 from gradus.pipeline.leaks import leakage
+from gradus.pipeline.loop_costs import LoopCosts, loop_costs
+from gradus.pipeline.loops import prove_loops
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node, Plan, make_plan
 from gradus.pipeline.prepare import prepare
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import read_recipe
-from gradus.pipeline.run import data_root, is_done, require_writable
+from gradus.pipeline.run import data_root, require_writable
 from gradus.pipeline.splits import Split
 from gradus.training.checkpoint import require_room
 
@@ -71,6 +75,7 @@ class Checks:
     nodes: list[Checked]
     notes: list[str]
     device: str
+    loops: LoopCosts = field(default_factory=LoopCosts)
 
 
 def check(
@@ -91,28 +96,43 @@ def check(
     told = Told()
     material = Material(data_root(file, data_dir), Path(runs) / "cache", told)
     plan = make_plan(file, material)
-    rates: dict[str, float] = {}
     checked, notes = [], []
     stages = Path(runs) / file.name / "stages"
-    alike: dict[str, Prepared] = {}
+    pricing = Pricing(material, chosen)
     for node in plan.nodes.values():
-        if node.likeness not in alike:
-            with file.placed(node.name):
-                alike[node.likeness] = prepare(node, material)
-        prepared = replace(alike[node.likeness], node=node)
-        precision = resolve(node.stage.precision, chosen)
-        if precision not in rates:
-            rates[precision] = matrix_rate(chosen, precision)
-        guess = estimate(prepared, precision, chosen, rates[precision])
-        checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
+        with file.placed(node.name):
+            prepared = pricing.prepared(node)
+        checked.append(Checked(node, prepared, pricing.price(node), is_done(stages / node.id)))
         notes += _capped(checked[-1])
         notes += _frozen(prepared)
         notes += augment_notes(prepared)
         notes += _notes(prepared)
+    prove_loops(plan, material)
+    loops = loop_costs(plan, material, pricing.price, _time)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary
-    require_room(stages, sum(one.estimate.disk for one in checked if not one.done))
-    return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen))
+    require_room(stages, sum(one.estimate.disk for one in checked if not one.done) + loops.disk)
+    return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen), loops)
+
+
+class Pricing:
+    """What nodes take; those that differ in nothing but their seed are made ready once."""
+
+    def __init__(self, material: Material, device: torch.device):
+        self._material, self._device = material, device
+        self._alike: dict[str, Prepared] = {}
+        self._rates: dict[str, float] = {}
+
+    def prepared(self, node: Node) -> Prepared:
+        if node.likeness not in self._alike:
+            self._alike[node.likeness] = prepare(node, self._material)
+        return replace(self._alike[node.likeness], node=node)
+
+    def price(self, node: Node) -> Estimate:
+        precision = resolve(node.stage.precision, self._device)
+        if precision not in self._rates:
+            self._rates[precision] = matrix_rate(self._device, precision)
+        return estimate(self.prepared(node), precision, self._device, self._rates[precision])
 
 
 def _capped(one: Checked) -> list[str]:
@@ -313,6 +333,8 @@ def print_plan(checks: Checks, console: Console | None = None) -> None:
     left = [one for one in checks.nodes if not one.done]
     seconds = sum(one.estimate.seconds for one in left)
     console.print(f"to run: {len(left)} of {len(checks.nodes)} stages, about {_time(seconds)}", markup=False)
+    for line in checks.loops.lines:
+        console.print(line, markup=False, soft_wrap=True)
     for note in checks.notes:
         console.print(note, markup=False, soft_wrap=True)
 

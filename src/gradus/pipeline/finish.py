@@ -17,19 +17,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradus.core.storage import digest_json, new_folder, write_file, write_json
+from gradus.core.storage import digest_json, new_folder, read_json, write_file, write_json
 from gradus.data.rows import RowsData
+from gradus.distributed.precision import DTYPES
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import as_scored
+from gradus.evaluation.evaluator import Scores, as_scored
 from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
 from gradus.evaluation.texts import libraries_of
 from gradus.families.adapter import write_adapter
-from gradus.families.folder import theirs, write_folder
+from gradus.families.folder import read_folder, theirs, write_folder
 from gradus.nn.adapters import merged
+from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
+from gradus.pipeline.judging import judge
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
 from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
@@ -37,24 +40,20 @@ from gradus.pipeline.splits import Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
+from gradus.training.transfer import transfer
 
 SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
 
 
 def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     """Scores dev and test once with the weights that leave, writes everything, and returns stage.json's
-    content."""
+    content. Where the context scores dev alone, `score_test` does the rest when it is wanted."""
     prepared = run.prepared
     results: dict[str, dict[str, float]] = {}
-    for split in ("dev", "test"):
+    for split in run.context.scored:
         if split in prepared.splits:
             results[split], scores = run.final_metrics(learner, split)
-            for name, found in scores.items() if run.world.first else ():
-                task = prepared.tasks[name]
-                if task.answers is not None:
-                    of_task = "-".join(filter(None, ("predictions", name, split)))
-                    lines = prediction_lines(task, task.splits[split], found)
-                    _write_lines(run.folder / f"{of_task}.jsonl", lines)
+            _write_predictions(run, split, scores)
     answered = run.final_probes(learner)
     run.world.barrier()
     if not run.world.first:
@@ -66,7 +65,7 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
         write_model(folder, prepared, learner)
     _write_adapter(run, learner)
     samples = _samples(prepared, learner)
-    floors = {name: _known_floors(run, task, learner) for name, task in prepared.tasks.items()}
+    floors = {name: _scored_floors(run, task, learner) for name, task in prepared.tasks.items()}
     record = _record(run, results, samples) | {"floors": floors.get("", {}), "zero_shot": answered}
     if prepared.members:
         record["members"] = {
@@ -76,6 +75,52 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
     return record
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage's folder holds a finished stage."""
+    try:
+        return read_json(folder / "stage.json")["status"] == "done"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def lacks_test(folder: Path) -> bool:
+    """Whether a finished stage has a test split that was not scored yet."""
+    record = read_json(folder / "stage.json")
+    return "test" in record["data"] and "test" not in record["results"]
+
+
+def score_test(run: StageRun) -> None:
+    """Scores test with the weights that left a finished stage, which a loop had scored on dev alone."""
+    prepared, folder, record = run.prepared, run.folder / "model", read_json(run.folder / "stage.json")
+    learner = Learner(Transformer(prepared.model, DTYPES[run.precision]), prepared.objectives)
+    transfer(learner, read_folder(folder).tensors, {head: head for head in learner.heads}, str(folder))
+    learner.to(run.world.device)
+    steps = record["training"]["steps"]
+    metrics, scores = judge(prepared, learner, "test", steps, run.world, run.budget)
+    if run.world.first:
+        _write_predictions(run, "test", scores)
+        record["results"]["test"] = metrics
+        for name, task in prepared.tasks.items():
+            told = record["members"][name] if name else record
+            told["floors"] |= _scored_floors(run, task, learner)
+        write_json(run.folder / "stage.json", record)
+    run.world.barrier()
+
+
+def _write_predictions(run: StageRun, split: str, scores: Mapping[str, Scores]) -> None:
+    """What was predicted of each row of a split, a file for every task; by the first rank."""
+    for name, found in scores.items() if run.world.first else ():
+        task = run.prepared.tasks[name]
+        if task.answers is not None:
+            of_task = "-".join(filter(None, ("predictions", name, split)))
+            _write_lines(run.folder / f"{of_task}.jsonl", prediction_lines(task, task.splits[split], found))
+
+
+def _scored_floors(run: StageRun, task: Prepared, learner: Learner) -> dict[str, Any]:
+    floors = _known_floors(run, task, learner)
+    return {split: floors[split] for split in floors if split in run.context.scored}
 
 
 def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:

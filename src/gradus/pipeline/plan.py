@@ -3,7 +3,7 @@ fingerprint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,9 @@ class Plan:
     file: RecipeFile
     nodes: dict[str, Node] = field(default_factory=dict)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
+    loops: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`search` and `iterate` -> what they drive at, and the file in the run folder that tells of them; then
+    `found` -> the patch."""
 
     @property
     def digest(self) -> str:
@@ -93,7 +96,22 @@ class Plan:
             "recipe_digest": self.digest,
             "nodes": nodes,
             "outcomes": self.outcomes,
+            "loops": self.loops,
         }
+
+    def add(self, recipes: Iterable[Patched], material: Material) -> None:
+        """Takes in what of patched recipes is not there yet."""
+        for patched in recipes:
+            stages: dict[str, Node] = {}
+            for name in patched.recipe.order():
+                with self.file.placed(name, None if patched.variant == AS_WRITTEN else patched.variant):
+                    node = _node(name, patched, stages, material)
+                stages[name] = self.nodes.setdefault(node.id, node)
+            ids = {name: node.id for name, node in stages.items()}
+            results = _results(patched.recipe, self.file.recipe)
+            outcome = {"variant": patched.variant, "seed": patched.seed, "stages": ids, "results": results}
+            if outcome not in self.outcomes:
+                self.outcomes.append(outcome)
 
     def until(self, stage: str | None) -> Iterator[Node]:
         """The nodes to run, in order: all, or `stage` and what it needs. Raises UserError for an unknown
@@ -117,29 +135,21 @@ class Plan:
         yield from (node for node in self.nodes.values() if node.id in needed)
 
 
-def make_plan(file: RecipeFile, material: Material) -> Plan:
-    """Resolves every variant and seed into nodes; reads data only to take its digests."""
+def make_plan(file: RecipeFile, material: Material, recipes: Iterable[Patched] | None = None) -> Plan:
+    """Resolves patched recipes (those that the file itself stands for, unless given) into nodes; reads data
+    only to take its digests."""
     plan = Plan(file)
-    for patched in patched_recipes(file):
-        stages: dict[str, Node] = {}
-        for name in patched.recipe.order():
-            with file.placed(name, None if patched.variant == AS_WRITTEN else patched.variant):
-                node = _node(name, patched, stages, material)
-            stages[name] = plan.nodes.setdefault(node.id, node)
-        plan.outcomes.append(
-            {
-                "variant": patched.variant,
-                "seed": patched.seed,
-                "stages": {name: node.id for name, node in stages.items()},
-                "results": _results(patched.recipe, file.recipe),
-            }
-        )
+    plan.add(patched_recipes(file) if recipes is None else recipes, material)
     return plan
 
 
 def _results(recipe: Recipe, as_written: Recipe) -> list[str]:
     """What a variant is judged by: its leaves, without those that are on the way in the recipe as written (a
-    pre-training that nothing starts from any more is no result)."""
+    pre-training that nothing starts from any more is no result); of a recipe with loops, by what they drive
+    at."""
+    loops = [loop for loop in (as_written.search, as_written.iterate) if loop is not None]
+    if loops:
+        return [name for name in recipe.order() if name in {as_written.goal(loop).stage for loop in loops}]
     usual = as_written.leaves()
     return [leaf for leaf in recipe.leaves() if leaf in usual or leaf not in as_written.stages]
 

@@ -312,12 +312,7 @@ def _check_metric(prepared: Prepared) -> None:
     stop = stage.stop
     if stop is None or stop.metric is None:
         return
-    legal = {name: _reported(task) for name, task in prepared.tasks.items() if "dev" in task.splits}
-    if prepared.members:
-        telling = [name for name in legal if prepared.members[name].node.stage.answers_rows] or [*legal]
-        common = set.intersection(*(legal[name] for name in telling))
-        legal = {name: {f"{name}.{metric}" for metric in own} for name, own in legal.items()} | {"": common}
-    known = set[str]().union(*legal.values())
+    known = _choosable(prepared)
     if stop.metric not in known:
         raise UserError(
             "this stage reports no such metric",
@@ -325,6 +320,26 @@ def _check_metric(prepared: Prepared) -> None:
             text=stop.metric,
             hint=nearest(stop.metric, sorted(known)),
         )
+
+
+def _choosable(prepared: Prepared) -> set[str]:
+    """The metrics that a stage may be chosen by; of several tasks each one's, and what all report."""
+    legal = {name: _reported(task) for name, task in prepared.tasks.items() if "dev" in task.splits}
+    if prepared.members:
+        telling = [name for name in legal if prepared.members[name].node.stage.answers_rows] or [*legal]
+        common = set.intersection(*(legal[name] for name in telling))
+        legal = {name: {f"{name}.{metric}" for metric in own} for name, own in legal.items()} | {"": common}
+    return set[str]().union(*legal.values())
+
+
+def reported(prepared: Prepared) -> set[str]:
+    """The metrics that each evaluation of the stage reports, of texts that are said those that were asked."""
+    asked = {kind for task in prepared.tasks.values() for kind in task.node.stage.text_metrics}
+    unasked = {name for kind, names in NUMBERS.items() if kind not in asked for name in names}
+    main = prepared.objectives[prepared.main]
+    losses = {f"{other.name}.loss" for other in prepared.objectives if other is not main}
+    known = _choosable(prepared) | (set() if prepared.members else losses)
+    return {metric for metric in known if metric.rsplit(".", 1)[-1] not in unasked}
 
 
 def _reported(prepared: Prepared) -> set[str]:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from gradus.core.errors import UserError, nearest
+from gradus.pipeline.loop import merged
 from gradus.pipeline.mistakes import Key, Lines, dotted, line_of, placed, told
 from gradus.pipeline.recipe import Recipe
 
@@ -41,9 +42,9 @@ class RecipeFile:
         return placed(stage, self.path, self.lines, variant)
 
     def patched(self, patch: Mapping[str, Any], source: str) -> Recipe:
-        """The recipe with `patch` (full path -> value) applied. Raises UserError for a path that does not
-        exist."""
-        values = self.values
+        """The recipe, without its loops, with `patch` (full path -> value) applied. Raises UserError for a
+        path that does not exist."""
+        values = {key: value for key, value in self.values.items() if key not in ("search", "iterate")}
         for path, value in patch.items():
             try:
                 values = _set(values, path.split("."), value, path, source, self.path)
@@ -69,6 +70,15 @@ def read_recipe(path: Path, patch: Mapping[str, Any] | None = None) -> RecipeFil
     file = RecipeFile(path, text, values, lines, validate(values, path, lines, patch, SETTING))
     for name, changes in file.recipe.variants.items():
         file.patched(changes, f"variants.{name}")
+    if file.recipe.search is not None:
+        for key, dimension in file.recipe.search.space.items():
+            for value in dimension.ends:
+                file.patched({key: value}, "search.space")
+    if file.recipe.iterate is not None:
+        together: dict[str, Any] = {}
+        for name in file.recipe.iterate.order:
+            together = merged(together, file.recipe.variants[name])
+            file.patched(together, "iterate")
     return file
 
 

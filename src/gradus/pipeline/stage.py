@@ -61,6 +61,10 @@ class Context:
     inexact: bool = False
     floors: dict[str, Any] = field(default_factory=dict)
     """What learns nothing, by data: the same for every variant and seed."""
+    scored: tuple[str, ...] = ("dev", "test")
+    """The splits scored at the end of a stage: while a loop has not chosen, dev alone."""
+    watch: Callable[[StageRun], None] = lambda run: None
+    """Called after every evaluation but the last; what it raises ends the stage."""
 
     def folder(self, node_id: str) -> Path:
         return self.stages / node_id
@@ -103,8 +107,7 @@ class StageRun:
             sweep(self.folder)
             sweep(self.checkpoints)
         self.world.barrier()
-        trainer = self._trainer(self._steps_of_minutes())
-        self.trainer = trainer
+        trainer = self.trainer = self._trainer(self._steps_of_minutes())
         self._resume(trainer)
         self.context.told.begin(self.node.id, trainer.feed.steps, trainer.clock.step)
         self.context.signals.trainer = trainer
@@ -132,11 +135,11 @@ class StageRun:
                 self._evaluate(trainer)
                 # Known before anything is saved: a run that resumes there must not train on.
                 self.stopped = "patience" if self.stopping.exhausted else "length"
+                if self.stopped == "length" and "end" not in report.due:
+                    self.context.watch(self)
             every = self.node.stage.save.every
-            spent = time.monotonic() - saved
-            by_clock = every.unit != "steps" and spent >= every.amount * (
-                60 if every.unit == "minutes" else 1
-            )
+            seconds = every.amount * (60 if every.unit == "minutes" else 1)
+            by_clock = every.unit != "steps" and time.monotonic() - saved >= seconds
             over = self.stopped == "patience"
             if by_clock or over or report.due & {"save", "stop", "end"}:
                 self._save(trainer)
@@ -285,6 +288,7 @@ class StageRun:
         good = checkpoint.latest(self.checkpoints)
         last = f"the last good checkpoint is {good.name}" if good else "no checkpoint was written before it"
         mistake.file, mistake.field = self.folder, f"stages.{self.node.name}"
+        mistake.seconds = self.trainer.seconds + self.seconds["evaluate"]
         mistake.hint = f"{mistake.hint}; {last}"
 
     def _note(self, line: dict[str, Any]) -> None:

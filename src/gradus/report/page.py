@@ -18,8 +18,9 @@ from gradus.report.costs import costs
 from gradus.report.errors import class_tables, number_points, wrong_rows
 from gradus.report.figures import Curve, curves, dots, scatter, series_class
 from gradus.report.graph import Group, gains, graph, groups
-from gradus.report.grids import of_asked, of_costs, of_tasks, of_transferred
+from gradus.report.grids import of_asked, of_costs, of_tasks, of_transferred, seeds_said
 from gradus.report.headline import headline
+from gradus.report.loops import iterated, loop_grids
 from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
 from gradus.report.tasks import task_tables
@@ -66,6 +67,9 @@ def page(run: Run) -> str:
         took=of_costs(found) if (found := costs(run)) else None,
         layers=(of_transferred(moved), _layers(moved)) if moved else None,
         zero_shot=(of_asked(answered), *_zero_shot(answered, colours)) if answered else None,
+        loops=loop_grids(run),
+        tree=steps.tree() if (steps := iterated(run)) else None,
+        seeds_said=seeds_said,
         graph=graph(run),
         sections=[
             _section(run, own, every)

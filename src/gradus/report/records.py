@@ -108,6 +108,8 @@ class Run:
     recipe_text: str
     stages: dict[str, Stage]
     outcomes: list[Outcome]
+    loops: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`search` and `iterate` -> what they drive at, and the file that tells of them; `found` -> the patch."""
 
     @property
     def variants(self) -> list[str]:
@@ -181,7 +183,7 @@ def load_run(folder: str | Path | Run) -> Run:
     if not outcomes:
         raise UserError("the plan has no outcomes", file=plan_file, field="outcomes")
     text = recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else ""
-    return Run(folder, name, digest, text, stages, outcomes)
+    return Run(folder, name, digest, text, stages, outcomes, plan.get("loops", {}))
 
 
 def _stage(folder: Path, node: dict[str, Any]) -> Stage:
