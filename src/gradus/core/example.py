@@ -50,7 +50,8 @@ class Example:
     begins and ends that it may be taken from: places of tokens, the last one included. `tagged` [J, 3] are
     the tokens that say the tag of a word: the place in the sequence, -1 where the word has no token there;
     the number of the word; and its tag, -1 where that is not known. `partner` is a second row that stands
-    behind the first. `member` is the data set of a mixture that it comes from.
+    behind the first. `member` is the data set of a mixture that it comes from. `taught` is what teachers say
+    of the row: the probabilities [K] of its classes or of its answers (0 beyond its own), or one number [1].
     """
 
     row: int
@@ -66,6 +67,7 @@ class Example:
     tagged: np.ndarray | None = None
     partner: Partner | None = None
     member: str = ""
+    taught: np.ndarray | None = None
 
     @property
     def tokens(self) -> int:

@@ -274,7 +274,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     family, objectives = FAMILIES[prepared.model.family], prepared.objectives
     heads = [objective.head_name for objective in objectives if objective.head_name]
     obstacle = None
-    for config, objective in zip(prepared.node.stage.objectives, objectives):
+    for config, objective in zip(prepared.node.stage.judged, objectives):
         if isinstance(config, HeadConfig) and objective.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
             obstacle = family.TABLE.obstacle(task, config.biased(prepared.model), config.chained)

@@ -10,6 +10,7 @@ import torch
 from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
+from gradus.nn.transformer import count_parameters
 from gradus.objectives import HeadConfig, MaskedLMConfig, ObjectiveConfig
 from gradus.optim.groups import depths
 from gradus.pipeline.prepared import Prepared
@@ -88,7 +89,7 @@ def chain_bytes(prepared: Prepared, tokens: int) -> int:
     """What a CRF holds of a micro-batch: of each tag of each word sums, gradients and what they are made of,
     and of the pairs of tags at one word of every row three times their number."""
     if prepared.labels is None or not any(
-        isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.objectives
+        isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.judged
     ):
         return 0
     tags, rows = len(prepared.labels.names), tokens / prepared.tokens_per_row
@@ -136,9 +137,11 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     word."""
     model = prepared.model
     parameters = _parameters(prepared)
-    scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
-    whole = model.flops_per_token(min(model.context, prepared.tokens_per_row), scored)
-    per_token = whole * effort(prepared)
+    scored = max(_scored(objective) for objective in prepared.node.stage.judged)
+    seen = min(model.context, prepared.tokens_per_row)
+    whole = model.flops_per_token(seen, scored)
+    teaching = sum(one.flops_per_token(seen, scored) / 3 for one in prepared.teachers)
+    per_token = whole * effort(prepared) + (teaching if prepared.live else 0)
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":
@@ -156,6 +159,8 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
     seconds += evaluated * times * whole / 3 / speed
+    if prepared.node.kind == "rows":  # every row is told once
+        seconds += prepared.train.tokens * teaching / speed
     copies = 2 * parameters if DTYPES[precision].itemsize == 2 else 0
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
@@ -164,6 +169,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     rows_held = sum(part.counts["tokens"] * 24 for splits in held for part in splits.values())
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
+    weights += sum(4 * count_parameters(one) for one in prepared.teachers)
     memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
     memory += chain_bytes(prepared, step_tokens)
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width

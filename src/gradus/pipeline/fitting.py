@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
@@ -14,10 +14,14 @@ from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.data.tagged import Tagged
 from gradus.data.text import TextData, WindowKind
-from gradus.objectives import ObjectiveConfig, TokenClassificationConfig
+from gradus.objectives import DistillationConfig, ObjectiveConfig, TokenClassificationConfig, main_place
+from gradus.objectives.distillation import TOLD_OF_ROWS, TOLD_OF_TOKENS
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
-from gradus.training.transfer import Transferred
+from gradus.training.transfer import ChosenLayers, Transferred
+
+if TYPE_CHECKING:
+    from gradus.pipeline.stages import Stage
 
 PAIRS = get_args(PairKind)
 
@@ -74,6 +78,43 @@ def require_labels(data: RowsData, tasks: Sequence[ObjectiveConfig]) -> None:
     if data.multi_label and any(getattr(one, "label_smoothing", None) for one in tasks):
         hint = "leave it out, or `multi_label`"
         raise wrong("objectives", "label_smoothing is for one label a row", None, hint)
+
+
+def require_depth(layers: int | None, transferred: Transferred, scratch: bool) -> None:
+    """Raises where `model.layers` of a stage is not what comes out of its start."""
+    chosen = len(transferred.layers) if isinstance(transferred, ChosenLayers) else None
+    if layers is not None and not scratch and layers != chosen:
+        hint = "name the layers it takes, `transfer: {layers: [0, 2]}`, or start `from: scratch`"
+        raise wrong("model.layers", "the layers come from where the stage starts", layers, hint)
+
+
+def require_lesson(stage: Stage, lesson: DistillationConfig | None) -> None:
+    """Raises where there is nothing that a teacher could say."""
+    data, tasks = stage.data, stage.judged
+    if isinstance(data, RowsData) and data.unlabelled is not None and lesson is None:
+        raise wrong(
+            "data.unlabelled", "nobody says what these rows are", None, "add {kind: distillation, ...}"
+        )
+    if lesson is None:
+        return
+    if stage.members or lesson.on:
+        hint = "a stage of its own for each data set"
+        raise wrong("objectives", "teachers teach one task alone", "distillation", hint)
+    if any(isinstance(one, Mixing) for one in stage.augment or ()):
+        raise wrong("augment", "nobody is asked about two rows at once", "mix", "leave it out")
+    kind = tasks[main_place(tasks)].kind if tasks else None
+    if kind not in (*TOLD_OF_ROWS, *TOLD_OF_TOKENS) or getattr(data, "multi_label", None):
+        hint = f"beside it one of {', '.join((*TOLD_OF_ROWS, *TOLD_OF_TOKENS))}, one label a row"
+        raise wrong("objectives", "a teacher has no soft labels for this", kind or "nothing", hint)
+    if kind in TOLD_OF_TOKENS and lesson.hard:
+        raise wrong("objectives", "`hard` is for rows", kind, "leave it out")
+    if kind == "regression" and (lesson.temperature is not None or lesson.hard):
+        raise wrong("objectives", "a number has no temperature and is never soft", kind, "leave them out")
+    unlabelled = isinstance(data, RowsData) and data.unlabelled is not None
+    if unlabelled and (kind in TOLD_OF_TOKENS or not lesson.weight):
+        raise wrong("data.unlabelled", "nobody says what these rows are", None, "leave it out")
+    if unlabelled and stage.augment:
+        raise wrong("augment", "rows without a label are read as they stand", None, "leave it out")
 
 
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:

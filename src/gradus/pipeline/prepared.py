@@ -23,6 +23,7 @@ from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, ObjectiveConfig, OfMembers, Task, main_place
+from gradus.objectives.distillation import Lesson
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
 from gradus.pipeline.tags import follows_of
@@ -45,6 +46,8 @@ class Prepared:
     """What is asked of it zero-shot."""
     members: Mapping[str, Prepared] = field(default_factory=dict)
     """Where it teaches several tasks, what each would be alone; `splits` then holds the mixture."""
+    teachers: Sequence[ModelConfig] = ()
+    """The models that teach it."""
 
     @property
     def tasks(self) -> Mapping[str, Prepared]:
@@ -86,7 +89,7 @@ class Prepared:
     @cached_property
     def objectives(self) -> list[Objective]:
         if self.members:
-            return [self._of_members(config) for config in self.node.stage.objectives]
+            return [self._of_members(config) for config in self.node.stage.judged]
         data, names = self.node.stage.data, self.labels.names if self.labels else ()
         task = Task(
             self.model,
@@ -99,12 +102,24 @@ class Prepared:
             isinstance(self.answers, LabelSets),
             follows_of(data.format if isinstance(data, RowsData) else None, names),
         )
-        return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.objectives]
+        return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.judged]
+
+    @property
+    def lessons(self) -> list[Lesson]:
+        """What it learns of its teachers, beside its objectives."""
+        lesson = self.node.stage.lesson
+        return lesson.lessons(self.objectives[self.main], self.model, self.teachers[0]) if lesson else []
+
+    @property
+    def live(self) -> bool:
+        """Whether teachers run beside it."""
+        lesson = self.node.stage.lesson
+        return lesson is not None and lesson.live(self.objectives[self.main].name)
 
     def _of_members(self, config: ObjectiveConfig) -> Objective:
         """The objective as the data sets that it is on know it."""
         own = {
-            name: next(one for one, its in zip(task.objectives, task.node.stage.objectives) if its is config)
+            name: next(one for one, its in zip(task.objectives, task.node.stage.judged) if its is config)
             for name, task in self.members.items()
             if name in (config.members or self.members)
         }

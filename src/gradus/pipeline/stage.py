@@ -35,6 +35,7 @@ from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
+from gradus.pipeline.teaching import taught
 from gradus.training import checkpoint
 from gradus.training.learner import Learner
 from gradus.training.scaling import LossScale
@@ -120,7 +121,7 @@ class StageRun:
             checkpoint.load_weights(
                 trainer.learner, load_file(self.checkpoints / "best" / "model.safetensors")
             )
-        return trainer.learner
+        return trainer.learner.plain
 
     def _loop(self, trainer: Trainer) -> None:
         timetable = self._timetable(trainer)
@@ -149,7 +150,11 @@ class StageRun:
                 return
 
     def _trainer(self, measured: int | None) -> Trainer:
-        learner = self._learner()
+        learner = taught(self.prepared, self._learner(), self.context.stages, DTYPES[self.precision])
+        self.moved += [
+            Moved(name, "new", tuple(tensor.shape), "learnt beside the model and left behind")
+            for name, tensor in learner.state_dict().items() if name not in learner.plain.state_dict()
+        ]  # fmt: skip
         prepared, stage = self.prepared, self.node.stage
         feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
                     self.world.rank, self.world.size, prepared.ramp, prepared.shuffled)  # fmt: skip
@@ -236,7 +241,7 @@ class StageRun:
         self._probe(trainer)
         if "dev" not in self.prepared.splits:
             return
-        judged = self.metrics(trainer.learner, "dev")
+        judged = self.metrics(trainer.learner.plain, "dev")
         metrics, self._last = judged[0], (trainer.clock.step, judged)
         line = {"kind": "evaluate", "step": trainer.clock.step, "split": "dev", "metrics": metrics,
                 "epoch": trainer.clock.epoch(len(trainer.feed.source))}  # fmt: skip
@@ -249,7 +254,7 @@ class StageRun:
 
     def _probe(self, trainer: Trainer) -> None:
         began, clock = time.perf_counter(), trainer.clock
-        for found in self.probing.at(clock.step, trainer.learner, self.world, self.budget):
+        for found in self.probing.at(clock.step, trainer.learner.plain, self.world, self.budget):
             epoch = clock.epoch(len(trainer.feed.source))
             place = {"step": clock.step, "epoch": epoch, "tokens": clock.tokens}
             self._note({"kind": "zero_shot", **place, **found})
@@ -346,7 +351,7 @@ def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
             **({"crf": True} if config.chained else {}),
         }
         for task in prepared.tasks.values()
-        for objective, config in zip(task.objectives, task.node.stage.objectives)
+        for objective, config in zip(task.objectives, task.node.stage.judged)
         if objective.head_name and isinstance(config, HeadConfig)
     }
 

@@ -23,7 +23,14 @@ from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.nn.adapters import Adapters
-from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
+from gradus.objectives import (
+    AnyObjectiveConfig,
+    DistillationConfig,
+    Measure,
+    ObjectiveConfig,
+    main_place,
+    reads_row_label,
+)
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
@@ -32,7 +39,9 @@ from gradus.pipeline.fitting import (
     require_augmentable,
     require_base,
     require_chains,
+    require_depth,
     require_labels,
+    require_lesson,
     require_texts,
     require_windows,
 )
@@ -60,6 +69,8 @@ class FromFolder(Config):
 class StageModel(Config):
     """What a stage may change of the model it starts from."""
 
+    layers: int | None = Field(None, ge=1)
+    """Of a stage from scratch: a student shallower than the recipe's model."""
     dropout: float | None = Field(None, ge=0, lt=1)
     attention_dropout: float | None = Field(None, ge=0, lt=1)
     embedding_dropout: float | None = Field(None, ge=0, lt=1)
@@ -106,7 +117,7 @@ class Stage(Config):
     data: Annotated[TextData | RowsData | Mixture, Field(discriminator="kind")]
     augment: list[Augment] | None = Field(None, min_length=1)
     """What is done to the texts of train rows before they are read, anew in every epoch."""
-    objectives: list[ObjectiveConfig] = Field(min_length=1)
+    objectives: list[AnyObjectiveConfig] = Field(min_length=1)
     model: StageModel = StageModel()
     optimizer: OptimizerConfig = None  # type: ignore[assignment]
     """AdamW unless given: text 2.5e-4, rows 6.25e-5 (GPT-1, section 4.1)."""
@@ -177,7 +188,9 @@ class Stage(Config):
         if self.adapters is not None:
             rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
             require_base(self.start != SCRATCH, self.transfer, rivals)
+        require_depth(self.model.layers, self.transfer, self.start == SCRATCH)
         require_members(self)
+        require_lesson(self, self.lesson)
         self._tasks_fit()
         self._probes_fit()
         legal = ("rows",) if rows else ("windows", "tokens")
@@ -222,13 +235,13 @@ class Stage(Config):
         kinds = [objective.kind for objective in self.objectives]
         if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
             raise wrong("objectives", "this objective stands there twice", twice)
-        require_augmentable(self.augment or (), self.data, self.objectives)
-        tasks = [one.kind for one in self.objectives if reads_row_label(one)]
-        corrupting = [one.kind for one in self.objectives if one.corrupts]
+        require_augmentable(self.augment or (), self.data, self.judged)
+        tasks = [one.kind for one in self.judged if reads_row_label(one)]
+        corrupting = [one.kind for one in self.judged if one.corrupts]
         if len(corrupting) > 1:
             problem = f"{' and '.join(corrupting)} cannot change the same text"
             raise wrong("objectives", problem, None, "each in a stage of its own")
-        require_windows(self.objectives, None if isinstance(self.data, RowsData) else self.data.windows)
+        require_windows(self.judged, None if isinstance(self.data, RowsData) else self.data.windows)
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -245,13 +258,13 @@ class Stage(Config):
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
         self._answers_fit(tasks)
-        require_chains(self.objectives, self.data)
+        require_chains(self.judged, self.data)
         form = self.data.format.kind
         for objective, own in OWN_FORMATS.items():
             if tasks and (form in own) != (objective in tasks):
                 hint = f"rows of {' and '.join(own)} have the objective {objective}, all others another"
                 raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
-        require_labels(self.data, [one for one in self.objectives if reads_row_label(one)])
+        require_labels(self.data, [one for one in self.judged if reads_row_label(one)])
 
     def _answers_fit(self, tasks: Sequence[str]) -> None:
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
@@ -270,7 +283,7 @@ class Stage(Config):
         for name in self.zero_shot:
             if not STAGE_NAME.fullmatch(name):
                 raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
-        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.objectives)
+        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.judged)
         if self.zero_shot and not speaks:
             problem = "a stage that does not learn to predict text cannot be asked"
             raise wrong("zero_shot", problem, None, "add {kind: causal_lm}")
@@ -279,6 +292,27 @@ class Stage(Config):
     def parent(self) -> str | None:
         """The name of the stage it starts from."""
         return self.start if isinstance(self.start, str) and self.start != SCRATCH else None
+
+    @property
+    def judged(self) -> list[ObjectiveConfig]:
+        """The objectives that it can be judged by: all but distillation."""
+        return [one for one in self.objectives if not isinstance(one, DistillationConfig)]
+
+    @property
+    def lesson(self) -> DistillationConfig | None:
+        """What it is taught by other models."""
+        return next((one for one in self.objectives if isinstance(one, DistillationConfig)), None)
+
+    @property
+    def needs(self) -> list[str]:
+        """The stages that come before it: the one that it starts from, and those that teach it."""
+        return list(dict.fromkeys([*([self.parent] if self.parent else []), *self.teachers]))
+
+    @property
+    def teachers(self) -> list[str]:
+        """The stages that teach it."""
+        teachers = self.lesson.teachers if self.lesson else []
+        return [one for one in teachers if isinstance(one, str)]
 
     @property
     def reads(self) -> Literal["text", "rows"]:
@@ -298,7 +332,7 @@ class Stage(Config):
     @property
     def measure(self) -> Measure:
         """What the objective predicts that it is judged by."""
-        measure = self.objectives[main_place(self.objectives)].measure
+        measure = self.judged[main_place(self.judged)].measure
         several = isinstance(self.data, RowsData) and self.data.multi_label
         return "sets" if several and measure == "classes" else measure
 
@@ -332,7 +366,7 @@ class Stage(Config):
     @property
     def every_token(self) -> bool:
         """Whether the objective it is judged by predicts every token of a text once."""
-        return self.reads == "text" and self.objectives[main_place(self.objectives)].every_token
+        return self.reads == "text" and self.judged[main_place(self.judged)].every_token
 
     @property
     def marks_nothing(self) -> bool:

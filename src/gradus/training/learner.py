@@ -47,6 +47,11 @@ class Learner(nn.Module):
         """w_k [K], float64."""
         return torch.tensor([objective.weight for objective in self.objectives], dtype=torch.float64)
 
+    @property
+    def plain(self) -> Learner:
+        """What is evaluated and leaves a stage: all of it, unless it has lessons beside it."""
+        return self
+
     def corrupted(self, example: Example, *key: object) -> Example:
         """The example as the objectives corrupt it, drawing from a generator keyed by (seed, epoch, row)."""
         for objective in self.objectives:
