@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradus.core.example import Batch, Example, collate
 from gradus.core.keyed import keyed_generator
 from gradus.nn.adapters import Adapters
+from gradus.nn.heads import Heads
 from gradus.nn.initialisation import initialise
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective
@@ -26,7 +27,7 @@ class Learner(nn.Module):
         self.transformer = transformer
         self.objectives = tuple(objectives)
         made = {objective.head_name: objective.make_head() for objective in objectives if objective.head_name}
-        self.heads = nn.ModuleDict({name: head for name, head in made.items() if head is not None})
+        self.heads = Heads({name: head for name, head in made.items() if head is not None})
 
     def initialise(self, seed: int) -> Learner:
         """Draws every parameter from a stream keyed by (seed, its name): a new head moves no other tensor."""

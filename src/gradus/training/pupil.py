@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradus.core.example import Batch
+from gradus.nn.heads import Heads
 from gradus.nn.initialisation import initialise
 from gradus.nn.seen import seen
 from gradus.nn.transformer import Transformer
@@ -27,7 +28,7 @@ class Pupil(Learner):
     ):
         super().__init__(learner.transformer, [])
         self.objectives = (*learner.objectives, *lessons)
-        self.heads = nn.ModuleDict(dict(learner.heads.items()))
+        self.heads = Heads(dict(learner.heads.items()))
         made = next((one.make_head() for one in lessons if one.head_name == PROJECTION), None)
         if made is not None:
             config = learner.transformer.config
