@@ -90,7 +90,8 @@ def table(found: common.Found) -> list[str]:
     whole = next(iter(medians.values()))[0]
     cpu = found["machine"]
     lines = [f"{cpu['cpu']}, {cpu['threads']} threads, torch {cpu['torch']}", "",
-             "| side | ms a step | beside all | MB at most | s to make states |", "|---|---:|---:|---:|---:|"]  # fmt: skip
+             "| side | ms a step | beside all | MB at most | s to make states |",
+             "|---|---:|---:|---:|---:|"]  # fmt: skip
     return lines + [
         f"| {name} | {1e3 * seconds:.1f} | {seconds / whole:.2f} | {peak:.0f} | {made:.2f} |"
         for name, (seconds, peak, made) in medians.items()

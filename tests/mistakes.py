@@ -210,6 +210,11 @@ RECIPE_CASES = [
 ]
 
 DATA_CASES = [
+    file_case("a synonym alone", {"synonyms.tsv": "good\tfine\n\n好看\n"},
+        r"synonyms\.tsv:3: a word alone has no synonym: '好看' \(a line is two or more words, parted by tabs\)",
+        edits=(("    length: 3 steps", "    augment: [{kind: synonyms, file: synonyms.tsv}]\n    length: 3 steps"),)),
+    file_case("no such translator", {}, r"recipe\.yaml:\d+: stages\.judge\.augment\.0\.there: this is no model folder: '.*/en-zh'",
+        edits=(("    length: 3 steps", "    augment: [{kind: back_translation, there: en-zh, back: zh-en}]\n    length: 3 steps"),)),
     file_case("missing rows", {"train.tsv": None}, r"recipe\.yaml:14: stages\.judge\.data\.train: no such file: 'train\.tsv'", "looked in"),
     file_case("missing text", {"books.txt": None}, r"recipe\.yaml:6: stages\.read\.data\.train: no such file: 'books\.txt'"),
     recipe_case("folder for rows", "train.tsv", ".", r":14: stages\.judge\.data\.train: this is a folder", r"\*\.tsv"),

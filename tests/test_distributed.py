@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 import toy
+from test_laws import farthest
+from test_objectives import learner, windows
 from tiny import tiny
 
+from gradus.core.example import Example
 from gradus.distributed.world import World
+from gradus.training.learner import Learner
 
 PATCH = {
     "model.dropout": 0,
@@ -36,14 +41,21 @@ PATCH = {
 def _gradients(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save(_one_step(World(rank, 2)), f"{folder}/{rank}.pt")
+    torch.save({case: _one_step(case, World(rank, 2)) for case in STEPS}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def _one_step(world: World) -> dict[str, torch.Tensor]:
-    """The gradients of one step of 8 rows, as the optimizer would see them. Rank 1 of 2 has few labelled
-    rows."""
-    trainer = toy.trainer(toy.learner(), toy.examples(8), budget=40, world=world)
+STEPS: dict[str, Callable[[], tuple[Learner, list[Example]]]] = {
+    "classes": lambda: (toy.learner(), toy.examples(8)),
+    "chained": lambda: (learner("tags, chained"), windows("tags, chained")),
+}
+"""Rank 1 of 2 has few labelled rows."""
+
+
+def _one_step(case: str, world: World) -> dict[str, torch.Tensor]:
+    """The gradients of one step of 8 rows, as the optimizer would see them."""
+    made, rows = STEPS[case]()
+    trainer = toy.trainer(made, rows, budget=40, world=world)
     found: dict[str, torch.Tensor] = {}
 
     def step() -> None:
@@ -57,11 +69,10 @@ def _one_step(world: World) -> dict[str, torch.Tensor]:
 
 def test_law_1_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
     multiprocessing.spawn(_gradients, (str(tmp_path),), nprocs=2)
-    alone = _one_step(World())
-    top = max(float(gradient.abs().max()) for gradient in alone.values())
-    for rank in (0, 1):
-        shared = torch.load(tmp_path / f"{rank}.pt")
-        assert max(float((alone[name] - shared[name]).abs().max()) for name in alone) / top < 1e-12
+    shared = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for case in STEPS:
+        alone = _one_step(case, World())
+        assert all(farthest(alone, one[case]) < 1e-12 for one in shared)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from gradus.data.text import TextData
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.families import FAMILIES
 from gradus.pipeline.patch import parse_settings
-from gradus.pipeline.reading import RecipeFile, read_recipe
+from gradus.pipeline.reading import RecipeFile, read_recipe, yaml_values
 from gradus.pipeline.recipe import Recipe
 from gradus.pipeline.schema import schema
 from gradus.pipeline.serving import Model
@@ -100,10 +100,10 @@ def loaded(text: str, folder: Path) -> RecipeFile:
     if not re.search(r"^stages:", text, re.MULTILINE):
         first = text.split("\n", 1)[0]
         assert first in PARTS, f"a fragment begins with one of {', '.join(PARTS)}"
-        values = inserted(minimal(), PARTS[first], yaml.safe_load(text))
+        values = inserted(minimal(), PARTS[first], yaml_values(text))
         second = values["stages"]["second"]
         own = second["objectives"] != CLASSIFIER["objectives"]
-        if second["data"]["format"]["kind"] == "multiple_choice" and not own:
+        if second["data"].get("format", {}).get("kind") == "multiple_choice" and not own:
             second["objectives"] = [{"kind": "multiple_choice"}]
         text = yaml.safe_dump(values, allow_unicode=True)
     path = folder / "recipe.yaml"

@@ -212,6 +212,7 @@ def test_check_tells_and_counts_what_is_kept(tmp_path: Path) -> None:
     ({"stages.finetune.cache_frozen": {"gigabytes": 1e-5}},
      "cache_frozen.gigabytes: too little room: '1e-05' (the states of train take 0.0"),
     ({"stages.finetune.cache_frozen": {"gigabytes": 0}}, "cache_frozen.gigabytes"),
+    ({"stages.finetune.augment": [{"kind": "deletion"}]}, "cache_frozen: what is augmented is read anew"),
     ({"stages.pretrain.cache_frozen": {}, "stages.pretrain.window_ramp": {"from": "8 tokens"}},
      "cache_frozen: windows that grow are read anew"),
     ({"stages.pretrain.cache_frozen": {}, "stages.pretrain.objectives": [{"kind": "prefix_lm"}]},

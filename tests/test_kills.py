@@ -78,7 +78,7 @@ def bits(runs: Path) -> dict[str, Any]:
             continue
         if path.suffix == ".jsonl":
             found[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
-        elif path.name == "stage.json":
+        elif path.name in ("stage.json", "iterate.json"):
             found[name] = without_times(json.loads(path.read_text()))
         else:
             found[name] = path.read_bytes()

@@ -134,6 +134,16 @@ def test_dev_is_told_by_text_and_in_all(tmp_path):
     assert stage(tmp_path / "runs", "finetune")["results"]["dev"]["accuracy"] >= 0
 
 
+def test_one_text_may_say_when_to_stop(tmp_path):
+    settings = {"stages.pretrain.stop": {"metric": "chinese.bits_per_byte"}}
+    gradus.run(recipe(tmp_path, "size"), runs=tmp_path / "runs", until="pretrain", settings=settings)
+    done = stage(tmp_path / "runs", "pretrain")
+    assert done["training"]["metric"] == "chinese.bits_per_byte" and done["training"]["best_step"] == 8
+    settings = {"stages.pretrain.stop": {"metric": "chinse.loss"}}
+    with pytest.raises(UserError, match="stop.metric: this stage reports no such metric: 'chinse.loss'"):
+        gradus.check(recipe(tmp_path, "size"), runs=tmp_path / "runs", settings=settings)
+
+
 def test_check_says_what_an_epoch_is_made_of(tmp_path):
     checks = gradus.check(recipe(tmp_path, {"weights": {"english": 1, "chinese": 3}}), runs=tmp_path / "runs")
     (note,) = [note for note in checks.notes if "an epoch is" in note]

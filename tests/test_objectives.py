@@ -15,6 +15,7 @@ from words import STOP, Vocabulary
 from gradus.core.example import Example, Targets, collate
 from gradus.core.keyed import keyed_generator
 from gradus.core.model import ModelConfig
+from gradus.data.tags import all_written, entities, may_follow
 from gradus.nn.transformer import Transformer
 from gradus.objectives import (
     DenoisingConfig,
@@ -47,6 +48,8 @@ CASES: dict[str, tuple[ObjectiveSettings, str]] = {
     "spans, encoder": (QuestionAnsweringConfig(), "encoder"),
     "tags, decoder": (TokenClassificationConfig(dropout=0.0), "decoder"),
     "tags, encoder": (TokenClassificationConfig(dropout=0.0), "encoder"),
+    "tags, chained": (TokenClassificationConfig(dropout=0.0, loss="crf"), "decoder"),
+    "tags, legal": (TokenClassificationConfig(dropout=0.0, loss="crf", transitions="legal"), "encoder"),
     "spans, beside an encoder": (QuestionAnsweringConfig(), "encoder_decoder"),
 }
 each = pytest.mark.parametrize("case", CASES)
@@ -65,7 +68,8 @@ def shape(arrangement: str, **changes: Any) -> ModelConfig:
 def learner(case: str, dtype: torch.dtype = torch.float64) -> Learner:
     config, arrangement = CASES[case]
     model = shape(arrangement)
-    objective = config.build(Task(model, "toy", TAGS, vocabulary=WORDS))
+    task = Task(model, "toy", TAGS, vocabulary=WORDS, follows=may_follow(TAGS, "bio"))
+    objective = config.build(task)
     return Learner(Transformer(model, dtype), [objective]).initialise(1).to(dtype)
 
 
@@ -115,7 +119,8 @@ def tagged(count: int) -> list[Example]:
     for row in range(count):
         ids = random.integers(0, WORDS.words, int(random.integers(4, 40)))
         places = np.append(np.arange(1, len(ids) - 1, 1 + row % 2), -1)
-        tags = ids[places] % len(TAGS)
+        found = entities(TAGS[tag] for tag in ids[places] % len(TAGS))
+        tags = [TAGS.index(tag) for tag in all_written(found, len(places), "bio")]
         made.append(Example(row, (ids,), tagged=np.stack([places, np.arange(len(places)), tags], 1)))
     return made
 

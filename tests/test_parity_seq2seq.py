@@ -135,6 +135,32 @@ def test_their_model_opens_here_and_goes_back_with_the_same_bits(tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", list(ROWS))
+def test_every_weight_has_their_gradient(tmp_path: Path, name: str) -> None:
+    """Through the cross attention into the encoder, too: gradients are written as if they were weights."""
+    theirs = made(name).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    folder = read_folder(tmp_path / "theirs")
+    ours, inputs = build(folder), shifted(TARGETS, theirs.config.decoder_start_token_id)
+    answer = theirs(
+        padded(SOURCES), attention_mask=mask(SOURCES), decoder_input_ids=padded(inputs),
+        decoder_attention_mask=mask(inputs), labels=padded(TARGETS, -100),
+    )  # fmt: skip
+    answer.loss.backward()
+    count = sum(map(len, TARGETS))
+    states = ours(ragged(SOURCES), ragged(inputs))[:count]
+    total = ours.token_loss(states, torch.from_numpy(np.concatenate(TARGETS)), torch.ones(count))
+    (total / count).backward()
+    found = {key: part.grad for key, part in ours.named_parameters() if part.grad is not None}
+    assert len(found) == len(dict(ours.named_parameters()))
+    write(tmp_path / "gradients", folder.config, found)
+    back = dict(opened(tmp_path / "gradients", CLASS[ROWS[name].family]).named_parameters())
+    for key, part in theirs.named_parameters():
+        wanted = part.grad if part.grad is not None else torch.zeros_like(part)
+        assert (back[key] - wanted).abs().max() < 1e-5 * max(1.0, float(wanted.abs().max())), key
+    assert any("encoder" in key and float(part.abs().max()) > 1e-3 for key, part in back.items())
+
+
+@pytest.mark.parametrize("name", list(ROWS))
 def test_our_model_opens_there(tmp_path: Path, name: str) -> None:
     dropouts = {"dropout": 0.25, "attention_dropout": 0.5, "embedding_dropout": 0.125}
     config = ROWS[name].own(**dropouts, feed_forward_dropout=0.0, initial_deviation=0.3)

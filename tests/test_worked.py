@@ -1,4 +1,4 @@
-"""The page on objectives: its examples are what the code prints, and it says of each what it serves."""
+"""The pages on objectives and on tags: examples are what the code prints, and what each serves is said."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from gradus.pipeline.worked import WORKED, columns, rewritten, table
 PAGE = Path(__file__).parents[1] / "docs" / "objectives.md"
 ARRANGEMENTS = ("decoder", "encoder", "encoder_decoder")
 TEXT = PAGE.read_text(encoding="utf-8")
+PAGES = [path.read_text(encoding="utf-8") for path in (PAGE, PAGE.with_name("sequence-labelling.md"))]
 
 
 def test_the_examples_are_printed_by_the_code() -> None:
-    assert rewritten(TEXT) == TEXT, "python -m gradus.pipeline.worked"
-    assert sorted(re.findall(r"<!-- printed: (.+?) -->", TEXT)) == sorted(WORKED)
+    assert [rewritten(page) for page in PAGES] == PAGES, "python -m gradus.pipeline.worked"
+    assert sorted(re.findall(r"<!-- printed: (.+?) -->", "".join(PAGES))) == sorted(WORKED)
 
 
 def test_a_stale_example_would_be_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def tiny(path: Path, patch: dict[str, Any] | None = None) -> Path:
         inner = recipe
         for name in outer:
             inner = inner[name]
-        inner[last] = value
+        inner[last] = deepcopy(value)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path

@@ -43,6 +43,10 @@ EncodingOption = Annotated[
     str | None, typer.Option("--encoding", help="utf-8, gb18030, latin-1 ...; else as in training.")
 ]
 
+MemberOption = Annotated[
+    str | None, typer.Option("--member", help="Of a model that was taught several tasks at once: which one.")
+]
+
 
 def _tell_version(asked: bool) -> None:
     if asked:
@@ -135,6 +139,8 @@ def run(
         fresh=fresh, inexact=inexact,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        if not until:
+            _print_loops(folder)
         typer.echo(f"{folder}: done; `gradus report {folder}` shows it")
         typer.echo("\n".join(model_lines(folder, until)))
 
@@ -183,13 +189,14 @@ def generate(
         float, typer.Option(help="Beams are ranked by log-likelihood / tokens ** this.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed says the same.")] = 0,
+    member: MemberOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Let a language model go on from a prompt, or from several; an encoder-decoder answers them."""
     _keep_memory()
     from gradus.pipeline.serving import load
 
-    model, prompts = load(model_dir, device=device), prompt or [""]
+    model, prompts = load(model_dir, device=device, member=member), prompt or [""]
     texts = model.generate(
         prompts, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         repetition_penalty=repetition_penalty, stop=stop, beams=beams, length_penalty=length_penalty,
@@ -214,6 +221,7 @@ def predict(
     stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
     reader: ReaderOption = None,
     encoding: EncodingOption = None,
+    member: MemberOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Label every row, with scores and probabilities."""
@@ -222,7 +230,7 @@ def predict(
     from gradus.pipeline.predicting import predict_file
     from gradus.pipeline.serving import load
 
-    model = load(model_dir, device=device, recipe=recipe, stage=stage)
+    model = load(model_dir, device=device, recipe=recipe, stage=stage, member=member)
     counts = predict_file(model, source, output, reader, encoding)
     told = counted(counts["rows"], "row")
     if counts["truncated_rows"]:
@@ -241,13 +249,14 @@ def evaluate(
     stage: Annotated[str | None, typer.Option(help="... and its stage.")] = None,
     reader: ReaderOption = None,
     encoding: EncodingOption = None,
+    member: MemberOption = None,
     device: DeviceOption = None,
 ) -> None:
     """The metrics of the model's own task; perplexity and bits per byte for a language model."""
     _keep_memory()
     from gradus.pipeline.serving import load
 
-    model = load(model_dir, device=device, recipe=recipe, stage=stage)
+    model = load(model_dir, device=device, recipe=recipe, stage=stage, member=member)
     metrics = model.evaluate(data, reader=reader, encoding=encoding)
     for name, value in metrics.items():
         typer.echo(f"{name}\t{value:.6g}")
@@ -267,6 +276,20 @@ def convert(
     from gradus.pipeline.converting import convert as convert_folder
 
     typer.echo(convert_folder(source, target, pre_tokenization))
+
+
+def _print_loops(folder: Path) -> None:
+    """What search and iterate tried, where the recipe has them."""
+    from gradus.core.storage import read_json
+
+    if not read_json(folder / "plan.json")["loops"]:
+        return
+    from rich.console import Console
+
+    from gradus.report import load_run, loop_grids, print_grids
+
+    wide = None if sys.stdout.isatty() else PIPED_WIDTH
+    print_grids(loop_grids(load_run(folder)), Console(highlight=False, width=wide))
 
 
 def _keep_memory() -> None:

@@ -1,7 +1,7 @@
 """Amounts with units: "3 epochs", "1000 steps", "2e9 tokens", "30 minutes", "64 windows", "10 %".
 
-`Duration`, `Interval`, `SaveInterval`, `BatchSize`, `TextLength`, `Share` and `Warmup` are the same class
-with different legal units. `Clock` is how far a stage has come, in every unit at once.
+`Duration`, `Interval`, `SaveInterval`, `BatchSize`, `TextLength`, `Share`, `Part` and `Warmup` are the same
+class with different legal units. `Clock` is how far a stage has come, in every unit at once.
 """
 
 from __future__ import annotations
@@ -68,12 +68,19 @@ def _units(*legal: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _part(share: Quantity) -> Quantity:
+    if not 0 < share.amount <= 100:
+        raise ValueError("a share of more than 0 % and at most 100 % is wanted")
+    return share
+
+
 Duration = Annotated[Quantity, _units("epochs", "steps", "tokens", "minutes")]
 Interval = Annotated[Quantity, _units("epochs", "steps", "%")]
 SaveInterval = Annotated[Quantity, _units("steps", "minutes", "seconds")]
 BatchSize = Annotated[Quantity, _units("windows", "tokens", "rows")]
 TextLength = Annotated[Quantity, _units("tokens")]
 Share = Annotated[Quantity, _units("%")]
+Part = Annotated[Share, AfterValidator(_part)]
 Warmup = Annotated[Quantity, _units("steps", "tokens", "%")]
 
 

@@ -23,6 +23,16 @@ swapped?"""
 
 
 @dataclass(frozen=True, slots=True)
+class Partner:
+    """The row that an example is mixed with: its label, what it weighs beside the example's own row, which
+    weighs 1 - `share`, and at which of the example's sequences its own begin."""
+
+    label: int | float | np.ndarray | None
+    share: float
+    begins: int
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One row (or window) as token ids.
 
@@ -39,8 +49,10 @@ class Example:
     sequence where in it an answer begins and ends, -1 where it does not stand there whole, and where the text
     begins and ends that it may be taken from: places of tokens, the last one included. `tagged` [J, 3] are
     the tokens that say the tag of a word: the place in the sequence, -1 where the word has no token there;
-    the number of the word; and its tag, -1 where that is not known. `below` [T, D] are the states that frozen
-    layers make of its tokens, where these are kept.
+    the number of the word; and its tag, -1 where that is not known. `partner` is a second row that stands
+    behind the first. `member` is the data set of a mixture that it comes from. `taught` is what teachers say
+    of the row: the probabilities [K] of its classes or of its answers (0 beyond its own), or one number [1].
+    `below` [T, D] are the states that frozen layers make of its tokens, where these are kept.
     """
 
     row: int
@@ -54,6 +66,9 @@ class Example:
     chosen: tuple[np.ndarray, np.ndarray] | None = None
     spans: np.ndarray | None = None
     tagged: np.ndarray | None = None
+    partner: Partner | None = None
+    member: str = ""
+    taught: np.ndarray | None = None
     below: torch.Tensor | None = None
 
     @property
@@ -75,13 +90,15 @@ class ExampleTargets:
 
     `owner` [J], ascending, names the target of each position where a target has several: the two orders of a
     similarity pair, the answers of a multiple choice, all of a window where an answer is looked for, whose
-    `value` is a row of `Example.spans` [M, 4]. None: one position a target, J = M.
+    `value` is a row of `Example.spans` [M, 4]. None: one position a target, J = M. `share` [J] is what the
+    state of each position counts where those of a target are added; 1 unless given.
     """
 
     index: np.ndarray
     value: np.ndarray
     weight: np.ndarray
     owner: np.ndarray | None = None
+    share: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +110,12 @@ class Targets:
     value: torch.Tensor
     weight: torch.Tensor
     owner: torch.Tensor | None = None
+    share: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
         owner = None if self.owner is None else self.owner.to(device)
-        return Targets(self.index.to(device), self.value.to(device), self.weight.to(device), owner)
+        share = None if self.share is None else self.share.to(device)
+        return Targets(self.index.to(device), self.value.to(device), self.weight.to(device), owner, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +186,11 @@ def ragged(
 
 def collate(examples: Sequence[Example], targets: Sequence[Sequence[ExampleTargets]]) -> Batch:
     """Joins examples into a batch. `targets[k][i]` is what objective k scores in example i."""
+    segmented, headed = (any(parts) for parts in zip(*((one.segments, one.prefix) for one in examples)))
     source = ragged(
         [sequence for example in examples for sequence in example.sequences],
-        segments=[part for example in examples for part in example.segments],
-        prefix=[head for example in examples for head in example.prefix],
+        segments=[part for example in examples if segmented for part in _segments(example)],
+        prefix=[head for example in examples if headed for head in example.prefix or _heads(example)],
     )
     said = [one[:-1] for example in examples for one in example.decoded]
     row = np.repeat([example.row for example in examples], [len(example.sequences) for example in examples])
@@ -188,6 +208,15 @@ def _filled(below: Sequence[torch.Tensor], rows: int) -> torch.Tensor:
     return torch.cat([*below, tail])
 
 
+def _segments(example: Example) -> tuple[np.ndarray, ...]:
+    """Without segments of its own, an example beside one that has them is all of the first text."""
+    return example.segments or tuple(np.zeros(len(one), np.int64) for one in example.sequences)
+
+
+def _heads(example: Example) -> tuple[int, ...]:
+    return (0,) * len(example.sequences)
+
+
 def _join(parts: Sequence[ExampleTargets], starts: np.ndarray) -> Targets:
     index = np.concatenate([np.asarray(part.index, np.int64) + start for part, start in zip(parts, starts)])
     value = np.concatenate([part.value for part in parts])
@@ -197,4 +226,8 @@ def _join(parts: Sequence[ExampleTargets], starts: np.ndarray) -> Targets:
         before = np.concatenate([[0], np.cumsum([len(part.value) for part in parts])])
         own = [np.arange(len(part.value)) if part.owner is None else part.owner for part in parts]
         owners = torch.from_numpy(np.concatenate([one + first for one, first in zip(own, before)]))
-    return Targets(torch.from_numpy(index), torch.from_numpy(value), torch.from_numpy(weight), owners)
+    shares = None
+    if any(part.share is not None for part in parts):
+        each = [np.ones(len(part.index)) if part.share is None else part.share for part in parts]
+        shares = torch.from_numpy(np.concatenate(each))
+    return Targets(torch.from_numpy(index), torch.from_numpy(value), torch.from_numpy(weight), owners, shares)

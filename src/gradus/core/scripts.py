@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
@@ -22,3 +23,20 @@ def without_spaces(texts: Sequence[str]) -> bool:
 def unspaced(character: str) -> bool:
     """Whether it belongs to a script that does not part words by spaces."""
     return unicodedata.name(character, "").startswith(UNSPACED)
+
+
+def word_places(
+    text: str, pattern: re.Pattern[str], begin: int = 0, end: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Where words stand in `text[begin:end]`: what `pattern` finds, but each character of a script without
+    spaces by itself."""
+    for found in pattern.finditer(text, begin, len(text) if end is None else end):
+        start, stop = found.span()
+        for place in range(start, stop):
+            if unspaced(text[place]):
+                if start < place:
+                    yield start, place
+                yield place, place + 1
+                start = place + 1
+        if start < stop:
+            yield start, stop

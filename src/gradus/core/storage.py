@@ -42,6 +42,14 @@ def digest_file(path: Path) -> str:
     return state.hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """The digest of a model folder: its manifest where there is one, else its files."""
+    if (folder / MANIFEST).is_file():
+        return digest_json(read_json(folder / MANIFEST))
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    return digest_json({path.name: digest_file(path) for path in files})
+
+
 def sync(path: Path) -> None:
     """Forces a file or a folder's entries to the disk."""
     handle = os.open(path, os.O_RDONLY)

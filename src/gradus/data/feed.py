@@ -33,6 +33,8 @@ class Feed:
     rank: int = 0
     world: int = 1
     ramp: tuple[int, float] | None = None
+    shuffled: bool = True
+    """Whether the order is drawn; a source whose parts come in turn has one of its own."""
     windows: tuple[int, float] | None = None
 
     @property
@@ -53,6 +55,8 @@ class Feed:
         position = np.arange(self._bounds[step], self._bounds[step + 1])
         size = len(self.source)
         epochs, index = position // size, position % size
+        if not self.shuffled:
+            return epochs, index
         rows = np.empty_like(index)
         for epoch in np.unique(epochs):
             here = epochs == epoch

@@ -120,7 +120,11 @@ class MultipleChoice(RowFormat):
     @property
     def fields(self) -> tuple[str, ...]:
         columns = [self.answers] if isinstance(self.answers, str) else self.answers
-        return (self.context, *([self.question] if self.question else []), *columns)
+        return (*self.changeable, *columns)
+
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        return (self.context, *([self.question] if self.question else []))
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -247,6 +251,10 @@ class TextToText(RowFormat):
     @property
     def fields(self) -> tuple[str, ...]:
         return tuple(names_in(self.source))
+
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        return tuple(name for name in self.fields if name not in self.target_fields)
 
     @property
     def target_fields(self) -> tuple[str, ...]:

@@ -53,6 +53,12 @@ class RowFormat(Config):
             raise wrong("label", "this column is one of the texts", label, hint)
         return self
 
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        """The columns whose texts may be changed while what is wanted stays true; none where it stands in
+        them."""
+        return self.fields
+
     def sequences(self, row: LabelledRow) -> list[Sequence]:
         """The row as the model reads it, before tokens. Raises UserError for a column that is not there."""
         raise NotImplementedError

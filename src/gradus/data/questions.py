@@ -47,6 +47,10 @@ class Question(RowFormat):
         return (self.question, self.context)
 
     @property
+    def changeable(self) -> tuple[str, ...]:
+        return (self.question,)
+
+    @property
     def label(self) -> str:
         """What is known of train and not when predicting."""
         return self.answers

@@ -1,7 +1,7 @@
-"""Short windows of text before long ones: at the start of a stage a window is read in pieces.
+"""What grows while a stage goes on: its batch, and the windows of text that it reads.
 
-The pieces of a window are sequences of one example. So a step has the tokens, the targets and the place in
-the data that it would have anyway; only how far a token sees back is less, and attention costs less.
+A window in pieces is an example with several sequences. So a step has the tokens, the targets and the place
+in the data that it would have anyway; only how far a token sees back is less, and attention costs less.
 """
 
 from __future__ import annotations
@@ -12,11 +12,20 @@ import numpy as np
 from pydantic import Field
 
 from gradus.core.config import Config
-from gradus.core.duration import Quantity, Share, TextLength
+from gradus.core.duration import BatchSize, Quantity, Share, TextLength
 from gradus.core.example import Example
 
 MULTIPLE = 8
 """Lengths between the first and the last are multiples of this (Li et al. 2022, section 4)."""
+
+
+class BatchRamp(Config):
+    """The batch grows with the tokens seen (Brown et al. 2020, appendix B: from 32k tokens to the full batch
+    over the first 4 to 12 of 300 billion)."""
+
+    start: BatchSize = Field(alias="from")
+    over: Share = Quantity(4.0, "%")
+    """Of the stage."""
 
 
 class WindowRamp(Config):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from gradus.core.errors import UserError, counted, nearest
-from gradus.core.scripts import unspaced, without_spaces
+from gradus.core.scripts import without_spaces, word_places
 from gradus.data.labels import LabelledRow, Labels, field_text
 from gradus.data.parts import Part, RowFormat, Sequence
 from gradus.data.tags import (
@@ -61,6 +61,10 @@ class Tagged(RowFormat):
     @property
     def roles(self) -> tuple[str, ...]:
         return ("start", "extract")
+
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def label(self) -> str | None:
@@ -177,7 +181,7 @@ class Entities(Tagged):
 
     def laid(self, row: LabelledRow) -> Laid:
         text = field_text(row, self.text)
-        return Laid(text, list(_words_of(text)))
+        return Laid(text, list(word_places(text, _WORDS)))
 
     def tags_of(self, row: LabelledRow) -> list[str]:
         laid, spans = self.laid(row), sorted(self._spans(row))
@@ -267,17 +271,3 @@ def _fitting(tags: Several[str]) -> str:
     if not fitting:
         return "`scheme: none` is for tags that mark no entities"
     return f"`scheme: {' or '.join(fitting)}` has those of this row"
-
-
-def _words_of(text: str) -> Iterator[tuple[int, int]]:
-    """Where the words of a text stand; see `Entities`."""
-    for found in _WORDS.finditer(text):
-        begin, end = found.span()
-        for place in range(begin, end):
-            if unspaced(text[place]):
-                if begin < place:
-                    yield begin, place
-                yield place, place + 1
-                begin = place + 1
-        if begin < end:
-            yield begin, end

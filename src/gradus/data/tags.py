@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 Scheme = Literal["bio", "bmes", "iobes", "none"]
 """How tags write entities; with `none` they write none, as parts of speech."""
 
@@ -84,3 +86,18 @@ def whole(tags: Iterable[str], scheme: Scheme) -> list[str]:
     outside = [OUTSIDE] if OUTSIDE in seen or types != [""] else []
     letters = dict.fromkeys(LETTERS[scheme])
     return outside + [f"{letter}-{kind}" if kind else letter for kind in types for letter in letters]
+
+
+def may_follow(tags: Sequence[str], scheme: Scheme) -> np.ndarray:
+    """Which of K tags (columns) may follow which (rows) where all entities are as the scheme writes them
+    [K+1, K+1]; the last of each is what is before and behind a row of tags. Without a scheme any may."""
+    if scheme == "none":
+        return np.ones((len(tags) + 1, len(tags) + 1), bool)
+    first, inside, last, alone = LETTERS[scheme]
+    every = [*tags, OUTSIDE]
+    goes_on, begun, unfinished = (
+        np.array([tag[0] in letters for tag in every])
+        for letters in ((inside, last), (first, inside), {first, inside} - {last, alone})
+    )
+    alike = np.array([[one[2:] == other[2:] for other in every] for one in every])
+    return np.where(goes_on, begun[:, None] & alike, ~unfinished[:, None])

@@ -19,6 +19,9 @@ from gradus.evaluation.metrics import classification_metrics, language_metrics, 
 from gradus.objectives import Objective, reads_row_label
 from gradus.objectives.token_classification import SAID
 
+PART_METRICS = frozenset({"loss", "bits_per_byte"})
+"""What is told of one text of a mixture."""
+
 
 class Predictor(Protocol):
     """What is scored: a learner, whatever room it comes from."""
@@ -153,7 +156,7 @@ def summarise_all(
 def summarise_part(main: Objective, scores: Scores, name: str, size: int | None) -> dict[str, float]:
     """NAME.loss of one text of a mixture, and NAME.bits_per_byte where every token is predicted once."""
     named = summarise(main, scores, (), size)
-    return {f"{name}.{key}": named[key] for key in ("loss", "bits_per_byte") if key in named}
+    return {f"{name}.{key}": named[key] for key in named if key in PART_METRICS}
 
 
 def _by_row(objective: Objective, examples: list[Example], outputs: np.ndarray, index: np.ndarray) -> Scores:

@@ -58,7 +58,8 @@ CALIBRATION_BINS = 15
 
 
 def larger_is_better(metric: str) -> bool:
-    """Whether more of `metric` is better. Raises UserError for a name that is no metric."""
+    """Whether more of `metric` (or TASK.METRIC) is better. Raises UserError for a name that is no metric."""
+    metric = metric.rpartition(".")[2]
     if metric not in LARGER_IS_BETTER:
         raise UserError("no such metric", text=metric, hint=nearest(metric, LARGER_IS_BETTER))
     return LARGER_IS_BETTER[metric]

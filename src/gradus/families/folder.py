@@ -79,9 +79,9 @@ def write_folder(
     not there.
 
     `tensors` are the transformer's under our names and those of heads as `heads.NAME.score.weight` (and
-    `.bias`); `task` is what the one head answers, classes unless given; `labels` name its classes, in
-    order, and `roles` are the ids of tokens that play one, of which `pad_id` is another word for one. Raises
-    ValueError where a tensor is missing or misshapen.
+    `.bias`); `task` is what the one head answers, classes unless given (of several gradus.json tells);
+    `labels` name its classes, in order, and `roles` are the ids of tokens that play one, of which `pad_id` is
+    another word for one. Raises ValueError where a tensor is missing or misshapen.
     """
     roles = {**(roles or {}), **({} if pad_id is None else {"pad": pad_id})}
     _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, config)
@@ -112,11 +112,14 @@ def _form(
     """config.json and the tensors as they are named in the file: Hugging Face's where they can be."""
     heads = sorted({name.split(".")[1] for name in tensors if name.startswith("heads.")})
     task = (task or "classes") if heads else None
+    if len(heads) > 1:  # of several heads gradus.json tells
+        task = labels = None
     if task in LABELLED and labels is None:
         labels = [f"LABEL_{index}" for index in range(len(tensors[f"heads.{heads[0]}.score.weight"]))]
     family = FAMILIES[config.family]
     bias = any(name.endswith(".score.bias") for name in tensors)
-    obstacle = None if task is None else family.TABLE.obstacle(task, bias)
+    chained = any(".chain." in name for name in tensors)
+    obstacle = None if task is None else family.TABLE.obstacle(task, bias, chained)
     if family.expressible(config, heads) is None and obstacle is None:
         return family.to_config_json(config, labels, roles, task), family.TABLE.written(tensors, config, task)
     content: dict[str, Any] = {"model_type": OWN_TYPE, "model": config.plain()}
@@ -201,17 +204,21 @@ def _check_stored(
     _check_bias(stored, task)
 
 
+_OF_HEAD = re.compile(r"heads\.[^.]+\.(?:(score|dense)\.(weight|bias)|chain\.(starts|ends|transitions))")
+
+
 def _check_head(name: str, place: Stored, width: int, task: Task | None, labels: list[str] | None) -> None:
-    part = re.fullmatch(r"heads\.[^.]+\.(score|dense)\.(weight|bias)", name)
+    part = _OF_HEAD.fullmatch(name)
     if part is None:
         raise UserError("the model has no place for a tensor", file=place.file, text=place.name)
     fixed: dict[Task | None, int] = {"number": 1, "choices": 1, "spans": 2, "next": len(NEXT)}
     rows = fixed.get(task, place.shape[0])
     rows = width if part[1] == "dense" else rows
-    if part[1] == "score" and labels is not None and rows != len(labels):
+    if part[1] != "dense" and labels is not None and rows != len(labels):
         problem = f"the head has {rows} rows for {len(labels)} labels"
         raise UserError(problem, file=place.file, text=place.name)
-    shape = (rows, width) if part[2] == "weight" else (rows,)
+    matrices = {"weight": (rows, width), "transitions": (rows, rows)}
+    shape = matrices.get(name.split(".")[-1], (rows,))
     if place.shape != shape:
         problem = f"the head has shape {by(place.shape)}, not {by(shape)}"
         raise UserError(problem, file=place.file, text=place.name)
@@ -247,7 +254,7 @@ def _own_config(content: Mapping[str, Any], file: Path) -> ModelConfig:
 
 
 def _own_task(content: Mapping[str, Any], present: Mapping[str, Any], file: Path) -> Task | None:
-    if not any(name.startswith("heads.") for name in present):
+    if len({name.split(".")[1] for name in present if name.startswith("heads.")}) != 1:
         return None
     task = content.get("task", "classes")
     if task not in get_args(Task):

@@ -113,10 +113,13 @@ class Table:
             tensors += [part] if whole else [f"{part}.weight", f"{part}.bias"]
         return tensors
 
-    def obstacle(self, task: Task, bias: bool) -> str | None:
-        """Why their classes cannot hold a head for this task, with or without a bias; None where they can."""
+    def obstacle(self, task: Task, bias: bool, chained: bool = False) -> str | None:
+        """Why their classes cannot hold a head for this task, with or without a bias, or with a CRF on it;
+        None where they can."""
         if task not in self.heads:
             return f"its {self.title} has no head for {task}"
+        if chained:
+            return f"its {self.title} has no CRF"
         if bias == ("score.bias" in self.head_tensors(task)):
             return None
         return f"its {self.title} has a linear layer {'without' if bias else 'with'} bias there"

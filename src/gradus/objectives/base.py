@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -56,11 +56,12 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What an objective may need to know of the stage it serves: the model's shape, the classes, the stage's
-    name."""
+    """What an objective may need to know of the stage it serves: the model's shape, the classes, and what its
+    head is called."""
 
     model: ModelConfig
     stage: str
+    """The name of the stage, or of the data sets of a mixture that it scores."""
     labels: tuple[str, ...] = ()
     class_weights: tuple[float, ...] | None = None
     """What each label weighs; 1 unless given. See `data.label_weights`."""
@@ -72,6 +73,8 @@ class Task:
     """The tokens; only objectives with `roles` ask."""
     sets: bool = False
     """Whether a row has any number of the labels."""
+    follows: np.ndarray | None = None
+    """Which tag may follow which [K+1, K+1], as `data.tags.may_follow` says; None where any may."""
 
     @property
     def tokens(self) -> Vocabulary:
@@ -98,6 +101,17 @@ class ObjectiveSettings(Config):
 
     weight: float = Field(1.0, ge=0)
     """Its share of the summed loss."""
+    on: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Which data sets of a mixture it scores; a head is named after them. All of them unless given."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The data sets that it names."""
+        return (self.on,) if isinstance(self.on, str) else tuple(self.on or ())
+
+    def head(self, stage: str) -> str:
+        """What a head of it is called in a stage of this name."""
+        return "+".join(self.members) or stage
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -132,6 +146,11 @@ class HeadConfig(ObjectiveSettings):
     bias: bool | None = None
     """Whether the linear layer has a bias. Unless given as Hugging Face's classes: in a decoder it has none
     (OpenAI's release of GPT-1 has one), beside an encoder it has."""
+
+    @property
+    def chained(self) -> bool:
+        """Whether a CRF stands on the linear layer."""
+        return False
 
     def biased(self, model: ModelConfig) -> bool:
         """Whether the linear layer has a bias on this model."""
@@ -224,11 +243,14 @@ def select(states: Tensor, targets: Targets) -> Tensor:
 
 
 def added(states: Tensor, targets: Targets) -> Tensor:
-    """One state a target [M, D]: where a target has several, their sum (GPT-1 section 3.3, similarity)."""
+    """One state a target [M, D]: where a target has several, their sum (GPT-1 section 3.3, similarity), each
+    times its share where rows are mixed."""
     chosen = select(states, targets)
     if targets.owner is None:
         return chosen
     wide = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
+    if targets.share is not None:
+        wide = wide * targets.share.to(wide.dtype).unsqueeze(1)
     return wide.new_zeros(len(targets.value), wide.shape[1]).index_add(0, targets.owner, wide)
 
 
@@ -254,6 +276,16 @@ def extracts(example: Example, model: ModelConfig) -> np.ndarray:
     sizes = lengths(example)
     ends = np.cumsum(sizes)
     return ends - sizes if model.arrangement == "encoder" else ends - 1
+
+
+def wanted(example: Example, unknown: float | np.ndarray) -> np.ndarray:
+    """What the label says, `unknown` where there is none; of a mixed row what is between both, by what each
+    weighs (Zhang et al. 2018, section 2)."""
+    own = np.asarray(unknown if example.label is None else example.label, np.float64)
+    if (partner := example.partner) is None:
+        return own
+    other = np.asarray(unknown if partner.label is None else partner.label)
+    return own + partner.share * (other - own)
 
 
 class TokenObjective(Objective):
@@ -301,10 +333,13 @@ class RowObjective(Objective):
     ) -> Tensor:
         return self.outputs(states, targets, transformer, head).float()
 
-    def one_target(
-        self, example: Example, value: float | np.ndarray, weight: float, kind: type
-    ) -> ExampleTargets:
-        """A row with one target, which reads the extracts of all its sequences."""
-        index = extracts(example, self.model)
-        owner = np.zeros(len(index), np.int64) if len(index) > 1 else None
-        return ExampleTargets(index, np.array([value], kind), np.array([weight]), owner)
+    def row_targets(self, example: Example, value: np.ndarray, weight: np.ndarray) -> ExampleTargets:
+        """A row with targets [M] that all read the extracts of all its sequences: one, or two where it is
+        mixed with another row, whose states are added by what each row weighs (Guo et al. 2019, section
+        3.2)."""
+        index, several, share = extracts(example, self.model), len(value), None
+        owner = np.repeat(np.arange(several), len(index)) if len(index) > 1 else None
+        if (partner := example.partner) is not None:
+            theirs = np.arange(len(index)) >= partner.begins
+            share = np.tile(np.where(theirs, partner.share, 1 - partner.share), several)
+        return ExampleTargets(np.tile(index, several), value, weight, owner, share)

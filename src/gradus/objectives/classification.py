@@ -46,9 +46,14 @@ class Classification(RowObjective):
         self._weights = task.class_weights or (1.0,) * len(task.labels)
 
     def targets(self, example: Example) -> ExampleTargets:
-        label = int(example.label or 0)
-        weight = 0.0 if example.label is None else self._weights[label]
-        return self.one_target(example, label, weight, np.int64)
+        """Of a mixed row the classes of both, weighing what each row does: its loss is linear in what is
+        wanted (Zhang et al. 2018, section 2)."""
+        partner = example.partner
+        rows = [(example.label, 1 - partner.share if partner else 1.0)]
+        rows += [(partner.label, partner.share)] if partner else []
+        value = np.array([label or 0 for label, _ in rows], np.int64)
+        shares = np.array([share * (label is not None) for label, share in rows])
+        return self.row_targets(example, value, shares * np.array(self._weights)[value])
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import binary_cross_entropy_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, RowObjective, Task
+from gradus.objectives.base import HeadConfig, RowObjective, Task, wanted
 
 
 class LabelSetClassification(RowObjective):
@@ -28,9 +28,8 @@ class LabelSetClassification(RowObjective):
         self._positive = torch.tensor(task.class_weights or (1.0,) * len(task.labels), dtype=torch.float64)
 
     def targets(self, example: Example) -> ExampleTargets:
-        known = example.label is not None
-        value = np.asarray(example.label) if known else self._unknown
-        return self.one_target(example, value, float(known), np.float64)
+        weight = float(example.label is not None)
+        return self.row_targets(example, wanted(example, self._unknown)[None], np.array([weight]))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradus.core.example import Example, ExampleTargets, Targets
 from gradus.nn.losses import squared_error_sum
 from gradus.nn.transformer import Transformer
-from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task
+from gradus.objectives.base import HeadConfig, Measure, RowObjective, Task, wanted
 
 
 class RegressionConfig(HeadConfig):
@@ -41,7 +41,7 @@ class Regression(RowObjective):
 
     def targets(self, example: Example) -> ExampleTargets:
         weight = float(example.label is not None)
-        return self.one_target(example, float(example.label or 0), weight, np.float64)
+        return self.row_targets(example, wanted(example, 0.0)[None], np.array([weight]))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None

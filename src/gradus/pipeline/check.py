@@ -4,11 +4,12 @@ trained."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -25,15 +26,19 @@ from gradus.families import FAMILIES
 from gradus.families.heads import Task as HeadTask
 from gradus.objectives import HeadConfig
 from gradus.optim.optimizers import AdaFactor
+from gradus.pipeline.augmenting import augment_notes
 from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
+from gradus.pipeline.finish import is_done
 from gradus.pipeline.leaks import leakage
+from gradus.pipeline.loop_costs import LoopCosts, loop_costs
+from gradus.pipeline.loops import prove_loops
 from gradus.pipeline.material import Material
 from gradus.pipeline.plan import Node, Plan, make_plan
 from gradus.pipeline.prepare import prepare
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import read_recipe
-from gradus.pipeline.run import data_root, is_done, require_writable
+from gradus.pipeline.run import data_root, require_writable
 from gradus.pipeline.splits import Split
 from gradus.training.checkpoint import require_room
 
@@ -70,6 +75,7 @@ class Checks:
     nodes: list[Checked]
     notes: list[str]
     device: str
+    loops: LoopCosts = field(default_factory=LoopCosts)
 
 
 def check(
@@ -90,27 +96,43 @@ def check(
     told = Told()
     material = Material(data_root(file, data_dir), Path(runs) / "cache", told)
     plan = make_plan(file, material)
-    rates: dict[str, float] = {}
     checked, notes = [], []
     stages = Path(runs) / file.name / "stages"
-    alike: dict[str, Prepared] = {}
+    pricing = Pricing(material, chosen)
     for node in plan.nodes.values():
-        if node.likeness not in alike:
-            with file.placed(node.name):
-                alike[node.likeness] = prepare(node, material)
-        prepared = replace(alike[node.likeness], node=node)
-        precision = resolve(node.stage.precision, chosen)
-        if precision not in rates:
-            rates[precision] = matrix_rate(chosen, precision)
-        guess = estimate(prepared, precision, chosen, rates[precision])
-        checked.append(Checked(node, prepared, guess, is_done(stages / node.id)))
+        with file.placed(node.name):
+            prepared = pricing.prepared(node)
+        checked.append(Checked(node, prepared, pricing.price(node), is_done(stages / node.id)))
         notes += _capped(checked[-1])
         notes += _frozen(prepared) + _grown(prepared)
+        notes += augment_notes(prepared)
         notes += _notes(prepared)
+    prove_loops(plan, material)
+    loops = loop_costs(plan, material, pricing.price, _time)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary
-    require_room(stages, sum(one.estimate.disk for one in checked if not one.done))
-    return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen))
+    require_room(stages, sum(one.estimate.disk for one in checked if not one.done) + loops.disk)
+    return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen), loops)
+
+
+class Pricing:
+    """What nodes take; those that differ in nothing but their seed are made ready once."""
+
+    def __init__(self, material: Material, device: torch.device):
+        self._material, self._device = material, device
+        self._alike: dict[str, Prepared] = {}
+        self._rates: dict[str, float] = {}
+
+    def prepared(self, node: Node) -> Prepared:
+        if node.likeness not in self._alike:
+            self._alike[node.likeness] = prepare(node, self._material)
+        return replace(self._alike[node.likeness], node=node)
+
+    def price(self, node: Node) -> Estimate:
+        precision = resolve(node.stage.precision, self._device)
+        if precision not in self._rates:
+            self._rates[precision] = matrix_rate(self._device, precision)
+        return estimate(self.prepared(node), precision, self._device, self._rates[precision])
 
 
 def _capped(one: Checked) -> list[str]:
@@ -179,6 +201,15 @@ def _notes(prepared: Prepared) -> list[str]:
                 f"{name}: zero_shot.{probe.name}: the context of {prepared.model.context} tokens has no room "
                 f"for all shots ({shots_said(found)}{', on average' if found['shots_shown'] else ''})"
             )
+    for task, own in prepared.tasks.items():
+        notes += _notes_on_data(f"{name}.{task}" if task else name, own)
+    if (train := prepared.splits["train"]).parts:
+        notes.append(f"{name}: {_mixed(train)}")
+    return notes
+
+
+def _notes_on_data(name: str, prepared: Prepared) -> list[str]:
+    notes = []
     for split, part in prepared.splits.items():
         counts = part.counts
         if counts["truncated_rows"]:
@@ -211,8 +242,6 @@ def _notes(prepared: Prepared) -> list[str]:
         notes.append(
             f"{name}: weights of labels: {', '.join(f'{one} {weights[one]:.3g}' for one in weights)}"
         )
-    if (train := prepared.splits["train"]).parts:
-        notes.append(f"{name}: {_mixed(train)}")
     return notes
 
 
@@ -226,7 +255,7 @@ def _rows_hold(prepared: Prepared, counts: Mapping[str, Any]) -> list[str]:
 
 
 def _mixed(train: Split) -> str:
-    """How much of an epoch comes from each text of a mixture, and how often it reads that text."""
+    """How much of an epoch comes from each data set of a mixture, and how often it reads all of it."""
     drawn, rows = train.counts["drawn"], train.counts["rows"]
     told = [f"{part} {drawn[part] / rows:.0%} ({drawn[part] / len(split.source):.2f} times all of it)"
             for part, split in train.parts.items()]  # fmt: skip
@@ -264,10 +293,10 @@ def _inexpressible(prepared: Prepared) -> str | None:
     family, objectives = FAMILIES[prepared.model.family], prepared.objectives
     heads = [objective.head_name for objective in objectives if objective.head_name]
     obstacle = None
-    for config, objective in zip(prepared.node.stage.objectives, objectives):
+    for config, objective in zip(prepared.node.stage.judged, objectives):
         if isinstance(config, HeadConfig) and objective.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
-            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model))
+            obstacle = family.TABLE.obstacle(task, config.biased(prepared.model), config.chained)
     return family.expressible(prepared.model, heads) or obstacle
 
 
@@ -323,6 +352,8 @@ def print_plan(checks: Checks, console: Console | None = None) -> None:
     left = [one for one in checks.nodes if not one.done]
     seconds = sum(one.estimate.seconds for one in left)
     console.print(f"to run: {len(left)} of {len(checks.nodes)} stages, about {_time(seconds)}", markup=False)
+    for line in checks.loops.lines:
+        console.print(line, markup=False, soft_wrap=True)
     for note in checks.notes:
         console.print(note, markup=False, soft_wrap=True)
 

@@ -10,7 +10,8 @@ import torch
 from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
-from gradus.objectives import MaskedLMConfig, ObjectiveConfig
+from gradus.nn.transformer import count_parameters
+from gradus.objectives import HeadConfig, MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.effort import effort, reach
 from gradus.pipeline.prepared import Prepared
 
@@ -87,6 +88,17 @@ class Estimate:
     seconds: float
 
 
+def chain_bytes(prepared: Prepared, tokens: int) -> int:
+    """What a CRF holds of a micro-batch: of each tag of each word sums, gradients and what they are made of,
+    and of the pairs of tags at one word of every row three times their number."""
+    if prepared.labels is None or not any(
+        isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.judged
+    ):
+        return 0
+    tags, rows = len(prepared.labels.names), tokens / prepared.tokens_per_row
+    return int(4 * tags * (8 * tokens + 3 * rows * tags))
+
+
 def _scored(objective: ObjectiveConfig) -> float:
     """The share of positions that an objective sends to the vocabulary."""
     if isinstance(objective, MaskedLMConfig):
@@ -114,16 +126,18 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     word."""
     model = prepared.model
     parameters = _parameters(prepared)
-    scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
+    scored = max(_scored(objective) for objective in prepared.node.stage.judged)
     seen = min(model.context, prepared.tokens_per_row)
     if (grows := prepared.node.stage.window_ramp) is not None:
         seen = grows.mean(seen)
     whole = model.flops_per_token(seen, scored)
+    teaching = sum(one.flops_per_token(seen, scored) / 3 for one in prepared.teachers)
+    beside = teaching if prepared.live else 0
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":
         seconds = length.amount * 60
-        per_token = whole * effort(prepared, seen, scored, NOMINAL_STEPS)
+        per_token = whole * effort(prepared, seen, scored, NOMINAL_STEPS) + beside
         tokens = int(seconds * speed / per_token)
         steps = max(1, round(tokens / (prepared.tokens_per_row * prepared.batch)))
     else:
@@ -132,7 +146,7 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
         steps = -(-rows // prepared.batch)
         if prepared.ramp is not None:
             steps = len(step_bounds(rows, prepared.batch, prepared.ramp)) - 1
-        per_token = whole * effort(prepared, seen, scored, steps)
+        per_token = whole * effort(prepared, seen, scored, steps) + beside
         seconds = tokens * per_token / speed
     once = prepared.train.tokens * model.flops_per_token(seen, 0) / 3 * prepared.cached / model.layers
     seconds += once / speed
@@ -140,19 +154,20 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
     seconds += evaluated * times * whole / 3 / speed
+    if prepared.node.kind == "rows":  # every row is told once
+        seconds += prepared.train.tokens * teaching / speed
     copies = 2 * parameters if DTYPES[precision].itemsize == 2 else 0
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
     )
-    rows_held = (
-        0
-        if prepared.splits["train"].stores
-        else sum(part.counts["tokens"] * 24 for part in prepared.splits.values())
-    )
+    held = [task.splits for task in prepared.tasks.values() if not task.splits["train"].stores]
+    rows_held = sum(part.counts["tokens"] * 24 for splits in held for part in splits.values())
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
+    weights += sum(4 * count_parameters(one) for one in prepared.teachers)
     kept = reach(model, prepared.shapes, prepared.learning) / model.layers  # from forward to backward
     memory = BASE_BYTES + weights + int(step_tokens * activation_bytes(model, precision) * kept) + rows_held
+    memory += chain_bytes(prepared, step_tokens)
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
     return Estimate(steps, tokens, parameters, tokens * per_token + once, int(memory), disk, seconds)

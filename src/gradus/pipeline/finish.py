@@ -17,40 +17,43 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradus.core.storage import digest_json, new_folder, write_file, write_json
+from gradus.core.storage import digest_json, new_folder, read_json, write_file, write_json
 from gradus.data.rows import RowsData
+from gradus.distributed.precision import DTYPES
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import as_scored
+from gradus.evaluation.evaluator import Scores, as_scored
 from gradus.evaluation.floors import unigram_floor
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
 from gradus.evaluation.texts import libraries_of
 from gradus.families.adapter import write_adapter
-from gradus.families.folder import theirs, write_folder
+from gradus.families.folder import read_folder, theirs, write_folder
 from gradus.nn.adapters import merged
+from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
+from gradus.pipeline.judging import judge
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
+from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.splits import Split
 from gradus.pipeline.stage import StageRun, heads_of
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
+from gradus.training.transfer import transfer
 
 SAMPLES, SAMPLE_TOKENS, PROMPT_WORDS = 3, 60, 8
 
 
 def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     """Scores dev and test once with the weights that leave, writes everything, and returns stage.json's
-    content."""
+    content. Where the context scores dev alone, `score_test` does the rest when it is wanted."""
     prepared = run.prepared
     results: dict[str, dict[str, float]] = {}
-    for split in ("dev", "test"):
+    for split in run.context.scored:
         if split in prepared.splits:
             results[split], scores = run.final_metrics(learner, split)
-            if prepared.answers is not None and run.world.first:
-                lines = prediction_lines(prepared, prepared.splits[split], scores[prepared.main])
-                _write_lines(run.folder / f"predictions-{split}.jsonl", lines)
+            _write_predictions(run, split, scores)
     answered = run.final_probes(learner)
     run.world.barrier()
     if not run.world.first:
@@ -61,22 +64,74 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     with new_folder(model) as folder:
         write_model(folder, prepared, learner)
     _write_adapter(run, learner)
-    floors, samples = _known_floors(run, learner), _samples(prepared, learner)
-    record = _record(run, results, samples) | {"floors": floors, "zero_shot": answered}
+    samples = _samples(prepared, learner)
+    floors = {name: _scored_floors(run, task, learner) for name, task in prepared.tasks.items()}
+    record = _record(run, results, samples) | {"floors": floors.get("", {}), "zero_shot": answered}
+    if prepared.members:
+        record["members"] = {
+            name: _of_member(task) | {"floors": floors[name]} for name, task in prepared.members.items()
+        }
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
     return record
 
 
+def is_done(folder: Path) -> bool:
+    """Whether a stage's folder holds a finished stage."""
+    try:
+        return read_json(folder / "stage.json")["status"] == "done"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def lacks_test(folder: Path) -> bool:
+    """Whether a finished stage has a test split that was not scored yet."""
+    record = read_json(folder / "stage.json")
+    return "test" in record["data"] and "test" not in record["results"]
+
+
+def score_test(run: StageRun) -> None:
+    """Scores test with the weights that left a finished stage, which a loop had scored on dev alone."""
+    prepared, folder, record = run.prepared, run.folder / "model", read_json(run.folder / "stage.json")
+    learner = Learner(Transformer(prepared.model, DTYPES[run.precision]), prepared.objectives)
+    transfer(learner, read_folder(folder).tensors, {head: head for head in learner.heads}, str(folder))
+    learner.to(run.world.device)
+    steps = record["training"]["steps"]
+    metrics, scores = judge(prepared, learner, "test", steps, run.world, run.budget)
+    if run.world.first:
+        _write_predictions(run, "test", scores)
+        record["results"]["test"] = metrics
+        for name, task in prepared.tasks.items():
+            told = record["members"][name] if name else record
+            told["floors"] |= _scored_floors(run, task, learner)
+        write_json(run.folder / "stage.json", record)
+    run.world.barrier()
+
+
+def _write_predictions(run: StageRun, split: str, scores: Mapping[str, Scores]) -> None:
+    """What was predicted of each row of a split, a file for every task; by the first rank."""
+    for name, found in scores.items() if run.world.first else ():
+        task = run.prepared.tasks[name]
+        if task.answers is not None:
+            of_task = "-".join(filter(None, ("predictions", name, split)))
+            _write_lines(run.folder / f"{of_task}.jsonl", prediction_lines(task, task.splits[split], found))
+
+
+def _scored_floors(run: StageRun, task: Prepared, learner: Learner) -> dict[str, Any]:
+    floors = _known_floors(run, task, learner)
+    return {split: floors[split] for split in floors if split in run.context.scored}
+
+
 def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
     """Writes the model folder: Hugging Face's files where those can express the model, and gradus.json."""
-    tokenizer, data = prepared.tokenizer, prepared.node.stage.data
+    tokenizer, task = prepared.tokenizer, _speaker(prepared)
+    data = task.node.stage.data
     tensors = _own_names(merged(learner))
     template = text_template(tokenizer, prepared.model)
     if isinstance(data, RowsData):
         template = row_template(data.format, prepared.model)
-    labels = prepared.labels.names if prepared.labels else prepared.window_labels
+    labels = task.labels.names if task.labels else task.window_labels
     write_folder(
         folder,
         prepared.model,
@@ -84,9 +139,15 @@ def write_model(folder: Any, prepared: Prepared, learner: Learner) -> None:
         card(prepared),
         lambda path: tokenizer.save(path, template, prepared.model.context),
         labels=list(labels) or None,
-        task=None if prepared.answers is None else prepared.node.stage.measure,
+        task=None if task.answers is None else task.node.stage.measure,
         roles={role: tokenizer.role(role) for role in tokenizer.roles},
     )
+
+
+def _speaker(prepared: Prepared) -> Prepared:
+    """The task that Hugging Face's files tell of: the one with the head, where several tasks have one."""
+    headed = [task for task in prepared.tasks.values() if any(one.head_name for one in task.objectives)]
+    return [*headed, *prepared.tasks.values()][0]
 
 
 def _own_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -107,18 +168,26 @@ def _write_adapter(run: StageRun, learner: Learner) -> None:
 
 
 def card(prepared: Prepared) -> dict[str, Any]:
-    """gradus.json: what Hugging Face's files have no place for."""
-    stage, data = prepared.node.stage, prepared.node.stage.data
-    about: dict[str, Any] = {
-        "format_version": 1,
+    """gradus.json: what Hugging Face's files have no place for; of several tasks each under its name."""
+    members = {name: _taught(task) for name, task in prepared.members.items()}
+    return {
+        "format_version": 2 if members else 1,
         "stage": prepared.node.name,
         "fingerprint": prepared.node.fingerprint,
         "model": prepared.model.plain(),
         "roles": dict(prepared.tokenizer.roles),
-        "objectives": [objective.plain() for objective in stage.objectives],
         "heads": heads_of(prepared),
-        "labels": list(prepared.labels.names) if prepared.labels else None,
-        "range": prepared.range,
+        **({"members": members} if members else _taught(prepared)),
+    }
+
+
+def _taught(task: Prepared) -> dict[str, Any]:
+    """What a task learnt, and how its rows or text are read."""
+    stage, data = task.node.stage, task.node.stage.data
+    about: dict[str, Any] = {
+        "objectives": [objective.plain() for objective in stage.judged],
+        "labels": list(task.labels.names) if task.labels else None,
+        "range": task.range,
     }
     if not isinstance(data, RowsData):
         text = next(iter(data.parts.values())).plain()
@@ -143,12 +212,24 @@ def _write_skipped(run: StageRun) -> None:
         _write_lines(run.folder / "skipped.jsonl", lines)
 
 
-def _known_floors(run: StageRun, learner: Learner) -> dict[str, Any]:
-    stage, prepared = run.node.stage, run.prepared
-    scored = [[one.plain() for one in stage.objectives], prepared.model.context]
+def _of_member(task: Prepared) -> dict[str, Any]:
+    """What stage.json tells of one task of several."""
+    return {
+        "data": {name: split.counts for name, split in task.splits.items()},
+        "labels": list(task.labels.names) if task.labels else None,
+        "label_weights": task.label_weights,
+        "objectives": [objective.plain() for objective in task.node.stage.judged],
+        "metric": task.node.stage.metric,
+    }
+
+
+def _known_floors(run: StageRun, prepared: Prepared, learner: Learner) -> dict[str, Any]:
+    stage = prepared.node.stage
+    scored = [[one.plain() for one in stage.judged], prepared.model.context]
     key = digest_json([scored, run.digests, stage.data.plain(), prepared.tokenizer.digest])
     if key not in run.context.floors:
-        run.context.floors[key] = _floors(prepared, learner)
+        asked = learner.asked(prepared.objectives) if run.prepared.members else learner
+        run.context.floors[key] = _floors(prepared, asked)
     return run.context.floors[key]
 
 
@@ -236,12 +317,13 @@ def _record(
         "config": stage.model_dump(mode="json", by_alias=True),
         "model": prepared.model.plain(),
         "parent": node.parent.id if node.parent else (str(node.folder) if node.folder else None),
+        "teachers": [one.id if isinstance(one, Node) else str(one) for one in node.teachers],
         "digests": {"data": run.digests, "tokenizer": prepared.tokenizer.digest},
         "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__,
                      "python": platform.python_version(),
                      **libraries_of(stage.text_metrics), **stage.libraries},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
-        "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.learner.plain.parameters()),
         "cached_layers": prepared.cached,
         "learning": sum(shape.numel() for shape in prepared.learning.values()),
         "data": {name: split.counts for name, split in prepared.splits.items()},

@@ -114,9 +114,10 @@ def _worth(seen: Source, asked: Source, task: Sequence[Source]) -> bool:
 
 
 def _ancestors(node: Node) -> Iterator[Node]:
-    while node.parent is not None:
-        node = node.parent
-        yield node
+    """All that came before, the nearest first."""
+    for one in node.before:
+        yield one
+        yield from _ancestors(one)
 
 
 def _tasks(node: Node, material: Material) -> list[list[Source]]:
@@ -135,7 +136,7 @@ def _tasks(node: Node, material: Material) -> list[list[Source]]:
 def _parts(
     name: str, key: str, data: TextData | RowsData | Mixture
 ) -> list[tuple[tuple[str, str], TextData | RowsData]]:
-    """(name, dotted path) of the data, of a mixture's every text."""
+    """(name, dotted path) of the data, of a mixture's every data set."""
     if isinstance(data, Mixture):
         return [((f"{name}.{part}", f"{key}.mix.{part}"), text) for part, text in data.parts.items()]
     return [((name, key), data)]

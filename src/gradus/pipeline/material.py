@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from gradus.core.errors import UserError, counted
 from gradus.core.storage import digest_json, is_whole, lock, new_folder, sweep
-from gradus.data.mixture import Mixture
+from gradus.data.mixture import Mixture, within
 from gradus.data.rows import RowsData, RowSource, row_splits
 from gradus.data.shards import TextDocuments, TokenStore, token_store
 from gradus.data.text import TextData, TextSource, text_splits
 from gradus.pipeline.recipe import Recipe
+from gradus.pipeline.stages import Stage
 from gradus.tokenizers import GPT1Tokenizer, PretrainedTokenizer, Tokenizer
 
 TOKENIZER_FORMAT = 1
@@ -68,10 +69,13 @@ class Material:
         return self._rows[key]
 
     def digests(self, data: TextData | RowsData | Mixture) -> dict[str, str]:
-        """The content digest of every split; of a mixture every text's, as TEXT.SPLIT."""
+        """The content digest of every split; of a mixture every data set's, as NAME.SPLIT."""
         if isinstance(data, Mixture):
-            return {f"{part}.{split}": digest for part, text in data.parts.items()
-                    for split, digest in self.digests(text).items()}  # fmt: skip
+            found: dict[str, str] = {}
+            for part, own in data.parts.items():
+                with within(part):
+                    found |= {f"{part}.{split}": digest for split, digest in self.digests(own).items()}
+            return found
         splits = self.texts(data) if isinstance(data, TextData) else self.rows(data)
         return {name: source.digest for name, source in splits.items()}
 
@@ -120,11 +124,10 @@ class Material:
         if named is not None:
             return _of_texts([self.texts(_text_of(named))["train"]])
         for stage in stages:
-            if not isinstance(stage.data, RowsData):
-                return _of_texts([self.texts(text)["train"] for text in stage.data.parts.values()])
-        data = stages[0].data
-        assert isinstance(data, RowsData)
-        return _of_rows(self.rows(data)["train"], data)
+            if texts := [data for data in _parts(stage) if isinstance(data, TextData)]:
+                return _of_texts([self.texts(text)["train"] for text in texts])
+        rows = [data for data in _parts(stages[0]) if isinstance(data, RowsData)]
+        return _of_all([_of_rows(self.rows(data)["train"], data) for data in rows])
 
     def store(self, source: TextDocuments, tokenizer: Tokenizer) -> TokenStore:
         """The tokens of a text, from the cache or made now."""
@@ -152,6 +155,17 @@ def _text_of(named: str | list[str]) -> TextData:
     except ValidationError as error:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(problem, field="tokenizer.train", text=named) from None
+
+
+def _parts(stage: Stage) -> Sequence[TextData | RowsData]:
+    return list(stage.data.parts.values()) if isinstance(stage.data, Mixture) else [stage.data]
+
+
+def _of_all(corpora: Sequence[Corpus]) -> Corpus:
+    if len(corpora) == 1:
+        return corpora[0]
+    digest = digest_json([corpus.digest for corpus in corpora])
+    return Corpus(digest, (text for corpus in corpora for text in corpus.documents()))
 
 
 def _of_texts(sources: Sequence[TextSource]) -> Corpus:

@@ -151,8 +151,10 @@ def _step(node: Any, part: str | int) -> Any:
         return {"$ref": mapping[part]}
     for option in node.get("anyOf", []):
         resolved = _resolve(option)
-        if resolved.get("title") == part or part in resolved.get("properties", {}):
+        if resolved.get("title") == part:
             return resolved
+        if part in resolved.get("properties", {}):
+            return resolved["properties"][part]
     extra = node.get("additionalProperties")
     return extra if isinstance(extra, dict) else None
 

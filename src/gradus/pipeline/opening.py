@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -49,12 +49,13 @@ from gradus.objectives import (
 from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.prepared import scored_specials
 from gradus.pipeline.recipe import Recipe
+from gradus.pipeline.tags import follows_of
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
 from gradus.tokenizers.files import TOKENIZER
 from gradus.training.learner import Learner
 from gradus.training.transfer import transfer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The newest gradus.json that this code can read."""
 TEXT_KEYS = ("windows", "sentences", "encoding", "documents")
 """What a model of running text remembers of its data."""
@@ -195,13 +196,14 @@ def open_folder(
     device: str | None,
     recipe: Recipe | str | Path | None,
     stage: str | None,
+    member: str | None = None,
 ) -> Opened:
     """The folder's weights on `device`, in evaluation mode. See `serving.load` for arguments and errors."""
     if precision not in get_args(Precision):
         hint = nearest(str(precision), get_args(Precision))
         raise UserError("there is no such precision", field="precision", text=precision, hint=hint)
-    place, found = choose_device(device), read_folder(path)
-    reading, given, roles = _of_recipe(recipe, stage)
+    place, found = choose_device(device), _of_member(read_folder(path), member)
+    reading, given, roles = _of_recipe(recipe, stage, member)
     if found.card is None:
         configs, name, labels = taught_by_tensors(found, given)
         seen = None
@@ -212,18 +214,32 @@ def open_folder(
     asked = any(config.roles or _scores_specials(config) for config in configs)
     tokens = _tokens(path, roles) if asked else None
     special = scored_specials(tokens) if tokens else ()
+    reading = reading or Reading()
     task = Task(found.config, name, labels, range=seen, special=special, vocabulary=tokens,
-                sets=found.task == "sets")  # fmt: skip
+                sets=found.task == "sets" or bool(member and reading.multi_label),
+                follows=follows_of(reading.format, labels))  # fmt: skip
     chosen = resolve(precision, place)
     transformer = Transformer(found.config, DTYPES[chosen], device=place)
-    learner = Learner(transformer, [config.build(task) for config in configs])
+    learner = Learner(transformer, [one.build(replace(task, stage=one.head(name))) for one in configs])
     moved = transfer(learner, found.tensors, {head: head for head in learner.heads}, str(path))
     missing = next((one.tensor for one in moved if one.what == "new"), None)
     if missing is not None:
         raise UserError(f"the weights lack a head that {CARD} names", file=path, text=missing)
     budget = budget_tokens(found.config, chosen, place)
     window = window_of(configs, found.config)
-    return Opened(found, learner.to(place).eval(), labels, reading or Reading(), roles, place, budget, window)
+    return Opened(found, learner.to(place).eval(), labels, reading, roles, place, budget, window)
+
+
+def _of_member(found: ModelFolder, member: str | None) -> ModelFolder:
+    """The folder as if it had that one of its tasks alone. Raises UserError where it is not said which."""
+    tasks = (found.card or {}).get("members") or {}
+    if found.card is None or not (tasks or member):
+        return found
+    if member not in tasks:
+        problem = "this model knows several tasks" if member is None else "the model knows no such task"
+        hint = f"--member {' or '.join(tasks)}" if tasks else "leave it out: it knows one task alone"
+        raise UserError(problem, file=found.path, field=member and "--member", text=member, hint=hint)
+    return replace(found, card={**found.card, **tasks[member]})
 
 
 def _tokens(path: Path, roles: Mapping[str, str]) -> Tokenizer | None:
@@ -239,7 +255,7 @@ def _scores_specials(config: ObjectiveConfig) -> bool:
 
 
 def _of_recipe(
-    recipe: Recipe | str | Path | None, stage: str | None
+    recipe: Recipe | str | Path | None, stage: str | None, member: str | None
 ) -> tuple[Reading | None, list[str] | None, Mapping[str, str]]:
     """How the stage reads its data, its labels where it names them, and the roles of the recipe's
     tokenizer."""
@@ -253,7 +269,13 @@ def _of_recipe(
         raise UserError(
             "there is no such stage", field="--stage", text=stage, hint=nearest(stage, whole.stages)
         )
-    data, asked = whole.stages[stage].data, whole.stages[stage].text_metrics
+    tasks = whole.stages[stage].members
+    if tasks and member not in tasks:
+        raise UserError(
+            "the stage has several tasks", field="--member", text=member, hint=nearest(member or "", tasks)
+        )
+    taught = tasks[member] if tasks and member else whole.stages[stage]
+    data, asked = taught.data, taught.text_metrics
     roles = whole.tokenizer.roles if isinstance(whole.tokenizer, PretrainedTokenizer) else {}
     reading = Reading.of_stage(data).model_copy(update={"metrics": asked})
     return reading, data.labels if isinstance(data, RowsData) else None, roles
@@ -296,7 +318,8 @@ def taught_by_tensors(found: ModelFolder, given: Sequence[str] | None) -> Taught
         problem = f"the stage names {len(names)} labels, the model has {classes} classes"
         raise UserError(problem, file=found.path, text=", ".join(names))
     if found.task == "tags":
-        return [TokenClassificationConfig()], name, names
+        chained = f"heads.{name}.chain.transitions" in found.stored
+        return [TokenClassificationConfig(loss="crf" if chained else "cross_entropy")], name, names
     return [ClassificationConfig(bias=bias)], name, names
 
 

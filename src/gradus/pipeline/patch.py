@@ -1,5 +1,5 @@
-"""One mechanism for --set, variants and seeds: a patch yields a patched recipe; the plan is the union of them
-all."""
+"""One mechanism for --set, variants, seeds, search and iterate: a patch yields a patched recipe, and the plan
+is the union of them all."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import yaml
 
 from gradus.core.errors import UserError
-from gradus.data.rows import RowsData
-from gradus.pipeline.reading import RecipeFile
+from gradus.pipeline.loop import BEST, Patch
+from gradus.pipeline.reading import RecipeFile, yaml_values
 from gradus.pipeline.recipe import Recipe
 
 AS_WRITTEN = "as written"
@@ -27,15 +27,23 @@ class Patched:
     """The stages that take this seed; the others take the recipe's own and are shared by all repetitions."""
 
 
-def patched_recipes(file: RecipeFile) -> Iterator[Patched]:
-    """Every variant with every seed, the recipe as written first."""
-    variants = {AS_WRITTEN: file.recipe}
+def patched_recipes(file: RecipeFile, found: Patch | None = None) -> Iterator[Patched]:
+    """Every variant with every seed, the recipe as written first, what a loop `found` last. Variants that
+    `iterate` tries are its own."""
+    yield from seeded(file, AS_WRITTEN, file.recipe)
+    tried = file.recipe.iterate.order if file.recipe.iterate else ()
     for name, patch in file.recipe.variants.items():
-        variants[name] = file.patched(patch, f"variants.{name}")
-    for name, recipe in variants.items():
-        repeated = _repeated(recipe)
-        for number in range(file.recipe.seeds.count):
-            yield Patched(name, recipe.seed + number, recipe, repeated)
+        if name not in tried:
+            yield from seeded(file, name, file.patched(patch, f"variants.{name}"))
+    if found:
+        yield from seeded(file, BEST, file.patched(found, BEST))
+
+
+def seeded(file: RecipeFile, variant: str, recipe: Recipe) -> Iterator[Patched]:
+    """A patched recipe with each of the file's seeds."""
+    repeated = _repeated(recipe)
+    for number in range(file.recipe.seeds.count):
+        yield Patched(variant, recipe.seed + number, recipe, repeated)
 
 
 def _repeated(recipe: Recipe) -> frozenset[str]:
@@ -43,9 +51,9 @@ def _repeated(recipe: Recipe) -> frozenset[str]:
     them."""
     starts = set(recipe.seeds.starts)
     if not starts:
-        starts = {name for name, stage in recipe.stages.items() if isinstance(stage.data, RowsData)}
+        starts = {name for name, stage in recipe.stages.items() if stage.reads == "rows"}
     for name in recipe.order():
-        if recipe.stages[name].parent in starts:
+        if starts & {*recipe.stages[name].needs}:
             starts.add(name)
     return frozenset(starts)
 
@@ -63,7 +71,7 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
                 hint="stages.finetune.optimizer.lr=1e-4",
             )
         try:
-            patch[path.strip()] = yaml.safe_load(value)
+            patch[path.strip()] = yaml_values(value)
         except yaml.YAMLError:
             hint = "write text that YAML might misread in quotes"
             raise UserError(

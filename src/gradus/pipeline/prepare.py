@@ -3,7 +3,8 @@ drawn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,26 +17,32 @@ from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.mixture import Mixture
 from gradus.data.question_windows import QuestionEncoder
-from gradus.data.rows import RowsData, RowSource
+from gradus.data.rows import UNLABELLED, RowsData, RowSource
 from gradus.data.sources import FramedWindows, Rows, Windows
 from gradus.data.tagged import Tagged, Tags
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
 from gradus.data.word_pieces import WordEncoder
+from gradus.evaluation.evaluator import PART_METRICS
 from gradus.evaluation.metrics import METRICS
 from gradus.evaluation.texts import NUMBERS, libraries_of
 from gradus.families import fitted
 from gradus.families.folder import ModelFolder, read_folder
 from gradus.objectives import serving, window_of
+from gradus.pipeline.augmenting import augmented_rows
 from gradus.pipeline.fitting import require_parameters
 from gradus.pipeline.material import Material
+from gradus.pipeline.members import require_equal_labels
 from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import make_probes
 from gradus.pipeline.splits import Split, mixed_splits
+from gradus.pipeline.stages import Stage
+from gradus.pipeline.teachers import Known, require_teacher
 from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
-from gradus.training.transfer import FirstLayers
+from gradus.tokenizers.files import TOKENIZER
+from gradus.training.transfer import ChosenLayers, FirstLayers
 
 
 def prepare(node: Node, material: Material) -> Prepared:
@@ -46,23 +53,65 @@ def prepare(node: Node, material: Material) -> Prepared:
     roles = _roles(node, start.model)
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
-    _check_transfer(node, model)
+    _check_transfer(node, start.model)
     _check_serves(node, model)
-    answers = None
-    if not isinstance(data, RowsData):
-        splits = _text_splits(node, data, tokenizer, model, material)
+    members = {name: _member(node, name, stage, tokenizer, model, material)
+               for name, stage in node.stage.members.items()}  # fmt: skip
+    if members:
+        require_equal_labels(members, node.stage.judged, f"stages.{node.name}")
+        _check_names(node)
+        assert isinstance(data, Mixture), "a single data set has no members"
+        answers, splits = (
+            None,
+            mixed_splits({part: task.splits for part, task in members.items()}, data, node.seed),
+        )
     else:
-        answers = _answers(node, data, material)
-        encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
-        splits = {name: _row_split(source, encoder) for name, source in material.rows(data).items()}
+        answers, splits = _task(node, tokenizer, model, material)
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
-    prepared = Prepared(node, tokenizer, model, answers, splits, probes)
+    teachers = [_teacher(one, material) for one in node.teachers]
+    models = [one.model for one in teachers]
+    prepared = Prepared(node, tokenizer, model, answers, splits, probes, members, models)
+    for teacher in teachers:
+        require_teacher(prepared, teacher)
     _check_metric(prepared)
     _check_windows(prepared)
     _check_cached(prepared)
     groups = [one.match for one in node.stage.optimizer.groups or ()]
     require_parameters(f"stages.{node.name}", list(prepared.shapes), node.stage.freeze or (), groups)
     return prepared
+
+
+def _task(
+    node: Node, tokenizer: Tokenizer, model: ModelConfig, material: Material
+) -> tuple[Answers | None, dict[str, Split]]:
+    """What the labels of a task mean, and its splits."""
+    data = node.stage.data
+    if not isinstance(data, RowsData):
+        return None, _text_splits(node, data, tokenizer, model, material)
+    answers = _answers(node, data, material)
+    encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
+    splits = {
+        name: _row_split(source, encoder, name != UNLABELLED) for name, source in material.rows(data).items()
+    }
+    if UNLABELLED in splits:
+        splits["train"] = splits["train"].followed_by(splits.pop(UNLABELLED))
+    if node.stage.augment:
+        splits["train"].source = augmented_rows(node, splits["train"], encoder, material)
+    return answers, splits
+
+
+def _member(
+    node: Node, name: str, stage: Stage, tokenizer: Tokenizer, model: ModelConfig, material: Material
+) -> Prepared:
+    """A data set of several as if it were the stage's only one; its mistakes get its place."""
+    alone, own = replace(node, stage=stage), f"stages.{node.name}.data."
+    try:
+        return Prepared(alone, tokenizer, model, *_task(alone, tokenizer, model, material))
+    except UserError as mistake:
+        field = (mistake.field or "").removeprefix(own)
+        if mistake.file is None and not field.startswith(("stages.", "model.", "tokenizer.")):
+            mistake.field = f"{own}mix.{name}{'.' if field else ''}{field}"
+        raise
 
 
 @dataclass(frozen=True)
@@ -76,14 +125,31 @@ class Start:
 def starting_point(node: Node, material: Material) -> Start:
     """The tokenizer and model config a node begins with, worked out without the parent having run."""
     if node.parent is not None:
-        parent = starting_point(node.parent, material)
-        roles = [role for role in _roles(node.parent, parent.model) if not parent.tokenizer.has(role)]
-        tokenizer = parent.tokenizer.with_roles(roles)
-        return Start(tokenizer, _model(node.parent, parent.model, tokenizer))
+        return _leaving(node.parent, material)
     if node.folder is not None:
         folder: ModelFolder = read_folder(node.folder)
         return Start(Tokenizer.load(node.folder), folder.config)
     return Start(material.tokenizer(node.recipe), node.recipe.model)
+
+
+def _leaving(node: Node, material: Material) -> Start:
+    """The tokenizer and model config that leave a node."""
+    start = starting_point(node, material)
+    roles = [role for role in _roles(node, start.model) if not start.tokenizer.has(role)]
+    tokenizer = start.tokenizer.with_roles(roles)
+    return Start(tokenizer, _model(node, start.model, tokenizer))
+
+
+def _teacher(teacher: Node | Path, material: Material) -> Known:
+    if isinstance(teacher, Path):
+        found = read_folder(teacher)
+        tokenizer = Tokenizer.load(teacher) if (teacher / TOKENIZER).is_file() else None
+        named = tuple(found.labels or ())
+        return Known(str(teacher), tokenizer, found.config, found.task or "tokens", named)
+    start, data = _leaving(teacher, material), teacher.stage.data
+    answers = _answers(teacher, data, material) if isinstance(data, RowsData) else None
+    named = answers.names if isinstance(answers, Labels) else ()
+    return Known(teacher.name, start.tokenizer, start.model, teacher.stage.measure, named)
 
 
 def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -97,25 +163,30 @@ def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
         )
     if node.parent is None and node.folder is None:
         start = fitted(start, tokenizer.role("pad") if tokenizer.has("pad") else None)
+    changes = {"vocab_size": size}
+    if isinstance(node.stage.transfer, ChosenLayers):
+        changes["layers"] = len(node.stage.transfer.layers)
     if node.stage.grow is not None:
         with under(f"stages.{node.name}"):
             start = node.stage.grow.grown(start)
-    return node.stage.model.changed(start).model_copy(update={"vocab_size": size})
+    return node.stage.model.changed(start).model_copy(update=changes)
 
 
 def _check_transfer(node: Node, model: ModelConfig) -> None:
-    transferred = node.stage.transfer
+    transferred, field = node.stage.transfer, f"stages.{node.name}.transfer.layers"
     if isinstance(transferred, FirstLayers) and transferred.layers > model.layers:
-        raise UserError(
-            "the model has fewer layers",
-            field=f"stages.{node.name}.transfer.layers",
-            text=transferred.layers,
-            hint=f"at most {model.layers}",
-        )
+        hint = f"at most {model.layers}"
+        raise UserError("the model has fewer layers", field=field, text=transferred.layers, hint=hint)
+    if isinstance(transferred, ChosenLayers) and max(transferred.layers) >= model.layers:
+        hint = f"they are counted from 0: at most {model.layers - 1}"
+        raise UserError("there is no such layer", field=field, text=max(transferred.layers), hint=hint)
 
 
 def _roles(node: Node, model: ModelConfig) -> tuple[str, ...]:
     """The roles that data and objectives need."""
+    if members := node.stage.members:
+        each = [_roles(replace(node, stage=stage), model) for stage in members.values()]
+        return tuple(dict.fromkeys(role for roles in each for role in roles))
     data, frame = node.stage.data, Frame.of(model)
     if isinstance(data, RowsData):
         encoded = model.arrangement == "encoder" and data.format.kind != "text_to_text"
@@ -134,7 +205,8 @@ def _check_serves(node: Node, model: ModelConfig) -> None:
     name = names[model.arrangement]
     for objective in node.stage.objectives:
         if model.arrangement not in objective.serves:
-            hint = f"on {node.kind} {name} can have {', '.join(serving(model.arrangement, node.kind))}"
+            kind = "rows" if objective.reads == {"rows"} else node.kind
+            hint = f"on {kind} {name} can have {', '.join(serving(model.arrangement, kind))}"
             raise UserError(f"{name} cannot learn this", field=field, text=objective.kind, hint=hint)
         if objective.kind == "prefix_lm" and model.body == "lstm":
             raise UserError("an LSTM sees nothing of what comes", field=field, text="prefix_lm",
@@ -166,20 +238,27 @@ def _text_splits(
         )  # fmt: skip
         if windows.longest < least:
             problem = f"the longest window of the text has {counted(windows.longest, 'token')}"
-            raise UserError(problem, field=f"data.{name}train", hint=f"the objective needs {least}")
+            raise UserError(problem, field=f"{name}train", hint=f"the objective needs {least}")
         return Split(windows, store=store, counts=counts)
 
     if isinstance(data, TextData):
         return {name: split_of(data, source, "") for name, source in material.texts(data).items()}
-    for part in data.parts:
-        if part in {objective.kind for objective in node.stage.objectives}:
-            problem = "a text cannot be called as an objective is: their losses would have one name"
-            raise UserError(problem, field=f"data.mix.{part}", hint="another name")
+    _check_names(node)
+    texts = {part: text for part, text in data.parts.items() if isinstance(text, TextData)}
     made = {
         part: {name: split_of(text, source, f"mix.{part}.") for name, source in material.texts(text).items()}
-        for part, text in data.parts.items()
+        for part, text in texts.items()
     }
     return mixed_splits(made, data, node.seed)
+
+
+def _check_names(node: Node) -> None:
+    """Raises UserError for a data set of a mixture that is called as an objective is."""
+    assert isinstance(node.stage.data, Mixture)
+    for part in node.stage.data.parts:
+        if part in {objective.kind for objective in node.stage.objectives}:
+            problem = "a text cannot be called as an objective is: their losses would have one name"
+            raise UserError(problem, field=f"mix.{part}", hint="another name")
 
 
 def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
@@ -205,8 +284,8 @@ def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
     return Labels.of(rows, data.format.label, data.labels)
 
 
-def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
-    examples = encoder.encode(source.rows)
+def _row_split(source: RowSource, encoder: RowEncoder, labelled: bool = True) -> Split:
+    examples = encoder.encode(source.rows, labelled)
     cut = [example.truncated for example in examples if example.truncated]
     counts: dict[str, Any] = {
         "rows": len(examples), "tokens": sum(example.tokens for example in examples), "bytes": None,
@@ -269,7 +348,39 @@ def _check_metric(prepared: Prepared) -> None:
     stop = stage.stop
     if stop is None or stop.metric is None:
         return
+    known = _choosable(prepared)
+    if stop.metric not in known:
+        raise UserError(
+            "this stage reports no such metric",
+            field=f"{field}.stop.metric",
+            text=stop.metric,
+            hint=nearest(stop.metric, sorted(known)),
+        )
+
+
+def _choosable(prepared: Prepared) -> set[str]:
+    """The metrics that a stage may be chosen by; of several tasks each one's, and what all report."""
+    legal = {name: _reported(task) for name, task in prepared.tasks.items() if "dev" in task.splits}
+    if prepared.members:
+        telling = [name for name in legal if prepared.members[name].node.stage.answers_rows] or [*legal]
+        common = set.intersection(*(legal[name] for name in telling))
+        legal = {name: {f"{name}.{metric}" for metric in own} for name, own in legal.items()} | {"": common}
+    return set[str]().union(*legal.values())
+
+
+def reported(prepared: Prepared) -> set[str]:
+    """The metrics that each evaluation of the stage reports, of texts that are said those that were asked."""
+    asked = {kind for task in prepared.tasks.values() for kind in task.node.stage.text_metrics}
+    unasked = {name for kind, names in NUMBERS.items() if kind not in asked for name in names}
     main = prepared.objectives[prepared.main]
+    losses = {f"{other.name}.loss" for other in prepared.objectives if other is not main}
+    known = _choosable(prepared) | (set() if prepared.members else losses)
+    return {metric for metric in known if metric.rsplit(".", 1)[-1] not in unasked}
+
+
+def _reported(prepared: Prepared) -> set[str]:
+    """The metrics that a task may be chosen by."""
+    stage, main = prepared.node.stage, prepared.objectives[prepared.main]
     legal = METRICS[main.measure] | ({"accuracy"} if main.names_tokens else set())
     if stage.marks_nothing:
         legal = {"accuracy", "loss"}
@@ -278,10 +389,5 @@ def _check_metric(prepared: Prepared) -> None:
     if stage.says_answers:
         texts = {name for names in NUMBERS.values() for name in names}
         legal = legal | {"exact_match"} | ({"accuracy"} if stage.told_answers else texts)
-    if stop.metric not in legal:
-        raise UserError(
-            "this stage reports no such metric",
-            field=f"{field}.stop.metric",
-            text=stop.metric,
-            hint=nearest(stop.metric, sorted(legal)),
-        )
+    parts = prepared.splits["dev"].parts if "dev" in prepared.splits else ()
+    return legal | {f"{part}.{metric}" for part in parts for metric in legal & PART_METRICS}

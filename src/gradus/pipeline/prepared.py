@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,14 +16,17 @@ from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps, step_bounds
 from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Labels, Numbers
+from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.data.sources import Source
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
-from gradus.objectives import Objective, Task, main_place
+from gradus.objectives import Objective, ObjectiveConfig, OfMembers, Task, main_place
+from gradus.objectives.distillation import Lesson
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
+from gradus.pipeline.tags import follows_of
 from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
 from gradus.training.frozen import MOST_BYTES, frozen_layers
@@ -42,6 +45,15 @@ class Prepared:
     splits: dict[str, Split]
     probes: Sequence[Probe] = ()
     """What is asked of it zero-shot."""
+    members: Mapping[str, Prepared] = field(default_factory=dict)
+    """Where it teaches several tasks, what each would be alone; `splits` then holds the mixture."""
+    teachers: Sequence[ModelConfig] = ()
+    """The models that teach it."""
+
+    @property
+    def tasks(self) -> Mapping[str, Prepared]:
+        """What it is judged by: its several tasks by name, or itself, without a name."""
+        return self.members or {"": self}
 
     @property
     def train(self) -> Source:
@@ -69,19 +81,50 @@ class Prepared:
         assert isinstance(data, RowsData), "running text has no rows"
         return row_encoder(data.format, self.tokenizer, self.model, self.answers, data.long)
 
+    @property
+    def shuffled(self) -> bool:
+        """Whether the order of its rows is drawn; data sets that come in turn have one of their own."""
+        data = self.node.stage.data
+        return not (isinstance(data, Mixture) and data.by == "turns")
+
     @cached_property
     def objectives(self) -> list[Objective]:
+        if self.members:
+            return [self._of_members(config) for config in self.node.stage.judged]
+        data, names = self.node.stage.data, self.labels.names if self.labels else ()
         task = Task(
             self.model,
             self.node.name,
-            self.labels.names if self.labels else (),
+            names,
             tuple(self.label_weights.values()) if self.label_weights else None,
             self.range,
             scored_specials(self.tokenizer),
             self.tokenizer,
             isinstance(self.answers, LabelSets),
+            follows_of(data.format if isinstance(data, RowsData) else None, names),
         )
-        return [config.build(task) for config in self.node.stage.objectives]
+        return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.judged]
+
+    @property
+    def lessons(self) -> list[Lesson]:
+        """What it learns of its teachers, beside its objectives."""
+        lesson = self.node.stage.lesson
+        return lesson.lessons(self.objectives[self.main], self.model, self.teachers[0]) if lesson else []
+
+    @property
+    def live(self) -> bool:
+        """Whether teachers run beside it."""
+        lesson = self.node.stage.lesson
+        return lesson is not None and lesson.live(self.objectives[self.main].name)
+
+    def _of_members(self, config: ObjectiveConfig) -> Objective:
+        """The objective as the data sets that it is on know it."""
+        own = {
+            name: next(one for one, its in zip(task.objectives, task.node.stage.judged) if its is config)
+            for name, task in self.members.items()
+            if name in (config.members or self.members)
+        }
+        return OfMembers(own, self.members[next(iter(own))].train.example(0), bool(config.on))
 
     @cached_property
     def label_weights(self) -> dict[str, float] | None:

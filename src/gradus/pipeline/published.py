@@ -10,6 +10,7 @@ from gradus.core.errors import nearest
 from gradus.objectives import CausalLMConfig, ClassificationConfig, MultipleChoiceConfig
 from gradus.optim.optimizers import AdamW
 from gradus.optim.schedules import FINE_TUNING, Cosine
+from gradus.pipeline.members import reads_rows
 
 StagePreset = Literal["gpt1"]
 
@@ -24,6 +25,8 @@ def published(preset: object, stage: dict[str, Any]) -> dict[str, Any]:
         hint = nearest(str(preset), get_args(StagePreset))
         raise wrong("preset", "there is no such preset of a stage", preset, hint)
     kind, form = _of(stage.get("data"), "kind"), _of(_of(stage.get("data"), "format"), "kind")
+    if reads_rows(stage.get("data")) and kind == "mix":
+        return gpt1_fine_tuning(None)
     if kind in ("text", "mix"):
         return gpt1_pre_training()
     if form == "similarity" and stage.get("objectives") is None:

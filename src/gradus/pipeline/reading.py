@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from gradus.core.errors import UserError, nearest
+from gradus.pipeline.loop import merged
 from gradus.pipeline.mistakes import Key, Lines, dotted, line_of, placed, told
 from gradus.pipeline.recipe import Recipe
 
@@ -41,9 +42,9 @@ class RecipeFile:
         return placed(stage, self.path, self.lines, variant)
 
     def patched(self, patch: Mapping[str, Any], source: str) -> Recipe:
-        """The recipe with `patch` (full path -> value) applied. Raises UserError for a path that does not
-        exist."""
-        values = self.values
+        """The recipe, without its loops, with `patch` (full path -> value) applied. Raises UserError for a
+        path that does not exist."""
+        values = {key: value for key, value in self.values.items() if key not in ("search", "iterate")}
         for path, value in patch.items():
             try:
                 values = _set(values, path.split("."), value, path, source, self.path)
@@ -69,7 +70,35 @@ def read_recipe(path: Path, patch: Mapping[str, Any] | None = None) -> RecipeFil
     file = RecipeFile(path, text, values, lines, validate(values, path, lines, patch, SETTING))
     for name, changes in file.recipe.variants.items():
         file.patched(changes, f"variants.{name}")
+    if file.recipe.search is not None:
+        for key, dimension in file.recipe.search.space.items():
+            for value in dimension.ends:
+                file.patched({key: value}, "search.space")
+    if file.recipe.iterate is not None:
+        together: dict[str, Any] = {}
+        for name in file.recipe.iterate.order:
+            together = merged(together, file.recipe.variants[name])
+            file.patched(together, "iterate")
     return file
+
+
+class _Names(yaml.SafeLoader):
+    """A key is a name: YAML 1.1 would read the key `on` as true."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+def yaml_values(text: str) -> Any:
+    """What YAML says, safely, as plain values. Raises YAMLError."""
+    loader = _Names(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def parse_yaml(text: str, path: Path | None) -> tuple[dict[str, Any], dict[Key, int]]:
@@ -79,7 +108,7 @@ def parse_yaml(text: str, path: Path | None) -> tuple[dict[str, Any], dict[Key, 
         lines: dict[Key, int] = {}
         if node is not None:
             _number(node, (), lines, path)
-        values = yaml.safe_load(text)
+        values = yaml_values(text)
     except yaml.YAMLError as error:
         raise _not_yaml(error, text, path) from None
     except RecursionError:

@@ -1,6 +1,6 @@
 """Which model folder is meant where a stage's or a run's folder is named.
 
-A run's is its result, in the recipe as written, with the first seed.
+A run's is its result with the first seed, in what a loop found, else in the recipe as written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from gradus.core.errors import UserError
 from gradus.core.storage import read_json
-from gradus.pipeline.patch import AS_WRITTEN
+from gradus.pipeline.loop import BEST
 
 
 def model_folder(path: Path) -> Path:
@@ -30,27 +30,28 @@ def model_folder(path: Path) -> Path:
 
 def model_lines(run: Path, until: str | None = None) -> list[str]:
     """A line with the model folder of each result, or of the stage `until`, where it is done."""
-    outcome = _as_written(run)
+    outcome = _meant(run)
     models = _models(run, outcome, [until] if until else outcome["results"])
-    return [f"model: {model} ({AS_WRITTEN}, seed {outcome['seed']})" for model in models]
+    return [f"model: {model} ({outcome['variant']}, seed {outcome['seed']})" for model in models]
 
 
 def _result(run: Path) -> Path:
-    outcome = _as_written(run)
+    outcome = _meant(run)
     models = _models(run, outcome, outcome["results"])
     if not models:
         raise UserError("this run has no result yet", file=run, hint="`gradus run` goes on with it")
     if len(models) > 1:
         hint = f"name one: {', '.join(map(str, models))}"
         raise UserError("this run has several results", file=run, hint=hint)
-    print(f"model: {models[0]} ({AS_WRITTEN}, seed {outcome['seed']})", file=sys.stderr)
+    print(f"model: {models[0]} ({outcome['variant']}, seed {outcome['seed']})", file=sys.stderr)
     return models[0]
 
 
-def _as_written(run: Path) -> dict[str, Any]:
-    """The recipe as written, with its first seed: variant, seed, stages by name, results."""
+def _meant(run: Path) -> dict[str, Any]:
+    """What a loop found, else the recipe as written, with the first seed: variant, seed, stages by name,
+    results."""
     outcomes: list[dict[str, Any]] = read_json(run / "plan.json")["outcomes"]
-    return outcomes[0]
+    return next((one for one in outcomes if one["variant"] == BEST), outcomes[0])
 
 
 def _models(run: Path, outcome: dict[str, Any], names: list[str]) -> list[Path]:

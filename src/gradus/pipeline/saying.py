@@ -106,12 +106,19 @@ def said_of(model: Model, rows: Sequence[Row]) -> Iterator[Answer]:
 
 def _greedy(transformer: Transformer, encoder: TextToTextEncoder, read: Sequence[Example]) -> list[str]:
     """What greedy decoding says after each row as its encoder lays it out."""
+    tokens = min(MOST_TOKENS, transformer.config.context)
+    return decoded(transformer, encoder, read, Sampling(temperature=0.0, tokens=tokens))
+
+
+def decoded(
+    transformer: Transformer, encoder: TextToTextEncoder, read: Sequence[Example], sampling: Sampling
+) -> list[str]:
+    """What is said after each row as its encoder lays it out."""
     tokens, config = encoder.tokenizer, transformer.config
     assert isinstance(tokens, Tokenizer)
     start = [tokens.role(name) for name in config.decoder_roles] if config.encodes_and_decodes else None
     said = generate_all(
         transformer, [one.sequences[0].tolist() for one in read],
-        Sampling(temperature=0.0, tokens=min(MOST_TOKENS, config.context)), tokens.role("end"),
-        never_said(tokens, config), start=start,
+        sampling, tokens.role("end"), never_said(tokens, config), start=start,
     )  # fmt: skip
     return [tokens.decode(ids).strip() for ids in said]

@@ -44,7 +44,6 @@ from gradus.pipeline.results import model_folder
 from gradus.pipeline.saying import said_of, says
 from gradus.tokenizers import Tokenizer
 from gradus.tokenizers.files import post_processor
-from gradus.training.learner import Learner
 
 ROWS_AT_ONCE = 64
 """Rows that `predict` holds at one time; what they are cut into depends on their tokens alone."""
@@ -125,7 +124,7 @@ class Model:
     def _judged(self, chunk: Sequence[Row]) -> Iterator[Answer]:
         """What the head says of each row."""
         assert self.task is not None
-        alone, named = _asked_for(self.opened.learner, self.task), iter(chunk)
+        alone, named = self.opened.learner.asked([self.task]), iter(chunk)
         for examples in cut(self.row_encoder.encode(chunk, labelled=False), self.opened.budget):
             with torch.inference_mode():
                 batch = alone.prepare(examples).to(self.opened.device)
@@ -144,7 +143,7 @@ class Model:
         if isinstance(texts, str):
             hint = "put it in a list: score([...])"
             raise UserError("score takes many texts, and this is one", field="texts", text=texts, hint=hint)
-        alone = _asked_for(self.opened.learner, self._says_all())
+        alone = self.opened.learner.asked([self._says_all()])
         pieces = [
             replace(example, row=text)
             for text, ids in enumerate(self.tokens.encode(texts))
@@ -342,6 +341,7 @@ def load(
     device: str | None = None,
     recipe: Recipe | str | Path | None = None,
     stage: str | None = None,
+    member: str | None = None,
 ) -> Model:
     """Opens a model folder that Gradus or Hugging Face tools wrote for a known family.
 
@@ -350,17 +350,10 @@ def load(
 
     `precision` is that of the activations ("fp32", "bf16", "fp16" or "auto"), `device` the best there is
     unless given. `recipe` and `stage` say how rows or text are read, and what the classes are called in the
-    order of the logits, for a folder that does not say so itself. Raises UserError for a folder, recipe or
-    option that is wrong.
+    order of the logits, for a folder that does not say so itself. `member` names one of several tasks that
+    the model was taught at once. Raises UserError for a folder, recipe or option that is wrong.
     """
-    return Model(open_folder(model_folder(from_home(folder)), precision, device, recipe, stage))
-
-
-def _asked_for(learner: Learner, objective: Objective) -> Learner:
-    """The same modules, asked for one objective alone."""
-    alone = Learner(learner.transformer, [])
-    alone.objectives, alone.heads = (objective,), learner.heads
-    return alone.eval()
+    return Model(open_folder(model_folder(from_home(folder)), precision, device, recipe, stage, member))
 
 
 def _one_sequence(found: object) -> UserError:

@@ -20,9 +20,8 @@ from gradus.core.duration import Clock
 from gradus.core.storage import new_folder, read_json, sweep, sync, write_json
 from gradus.data.feed import Feed
 from gradus.data.sources import Source
-from gradus.distributed.precision import resolve
+from gradus.distributed.precision import DTYPES, resolve
 from gradus.distributed.world import World
-from gradus.evaluation.evaluator import Scores, score, summarise_all, summarise_part
 from gradus.evaluation.metrics import larger_is_better
 from gradus.evaluation.zero_shot import line
 from gradus.objectives import HeadConfig
@@ -30,12 +29,13 @@ from gradus.optim.penalties import Penalty
 from gradus.optim.unfreezing import Unfreezing
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
 from gradus.pipeline.estimate import budget_tokens
+from gradus.pipeline.judging import Judged, judge
 from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
-from gradus.pipeline.saying import answer_metrics
 from gradus.pipeline.starting import starting_learner
+from gradus.pipeline.teaching import taught
 from gradus.training import checkpoint
 from gradus.training.frozen import StateCache
 from gradus.training.learner import Learner
@@ -62,6 +62,10 @@ class Context:
     inexact: bool = False
     floors: dict[str, Any] = field(default_factory=dict)
     """What learns nothing, by data: the same for every variant and seed."""
+    scored: tuple[str, ...] = ("dev", "test")
+    """The splits scored at the end of a stage: while a loop has not chosen, dev alone."""
+    watch: Callable[[StageRun], None] = lambda run: None
+    """Called after every evaluation but the last; what it raises ends the stage."""
 
     def folder(self, node_id: str) -> Path:
         return self.stages / node_id
@@ -92,7 +96,7 @@ class StageRun:
         self.digests: dict[str, str] = {}
         self.stopped = "length"
         self.probing = Probing(prepared.probes)
-        self._last: tuple[int, dict[str, float], list[Scores]] | None = None
+        self._last: tuple[int, Judged] | None = None
 
     def train(self) -> Learner:
         """Trains, or resumes and trains, and returns the learner with the weights that leave the stage.
@@ -104,8 +108,7 @@ class StageRun:
             sweep(self.folder)
             sweep(self.checkpoints)
         self.world.barrier()
-        trainer = self._trainer(self._steps_of_minutes())
-        self.trainer = trainer
+        trainer = self.trainer = self._trainer(self._steps_of_minutes())
         self._resume(trainer)
         self.context.told.begin(self.node.id, trainer.feed.steps, trainer.clock.step)
         self.context.signals.trainer = trainer
@@ -119,7 +122,7 @@ class StageRun:
             checkpoint.load_weights(
                 trainer.learner, load_file(self.checkpoints / "best" / "model.safetensors")
             )
-        return trainer.learner
+        return trainer.learner.plain
 
     def _loop(self, trainer: Trainer) -> None:
         timetable = self._timetable(trainer)
@@ -133,11 +136,11 @@ class StageRun:
                 self._evaluate(trainer)
                 # Known before anything is saved: a run that resumes there must not train on.
                 self.stopped = "patience" if self.stopping.exhausted else "length"
+                if self.stopped == "length" and "end" not in report.due:
+                    self.context.watch(self)
             every = self.node.stage.save.every
-            spent = time.monotonic() - saved
-            by_clock = every.unit != "steps" and spent >= every.amount * (
-                60 if every.unit == "minutes" else 1
-            )
+            seconds = every.amount * (60 if every.unit == "minutes" else 1)
+            by_clock = every.unit != "steps" and time.monotonic() - saved >= seconds
             over = self.stopped == "patience"
             if by_clock or over or report.due & {"save", "stop", "end"}:
                 self._save(trainer)
@@ -148,11 +151,15 @@ class StageRun:
                 return
 
     def _trainer(self, measured: int | None) -> Trainer:
-        learner = self._learner()
+        learner = taught(self.prepared, self._learner(), self.context.stages, DTYPES[self.precision])
+        self.moved += [
+            Moved(name, "new", tuple(tensor.shape), "learnt beside the model and left behind")
+            for name, tensor in learner.state_dict().items() if name not in learner.plain.state_dict()
+        ]  # fmt: skip
         prepared, stage = self.prepared, self.node.stage
         source, rows = self._train_source(learner), prepared.total_rows(measured)
         feed = Feed(source, prepared.batch, self.node.seed, rows, self.world.rank, self.world.size,
-                    prepared.ramp, prepared.windows)  # fmt: skip
+                    prepared.ramp, prepared.shuffled, prepared.windows)  # fmt: skip
         optimizers = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
@@ -231,8 +238,8 @@ class StageRun:
         self._probe(trainer)
         if "dev" not in self.prepared.splits:
             return
-        metrics, scores = self.metrics(trainer.learner, "dev")
-        self._last = (trainer.clock.step, metrics, scores)
+        judged = self.metrics(trainer.learner.plain, "dev")
+        metrics, self._last = judged[0], (trainer.clock.step, judged)
         line = {"kind": "evaluate", "step": trainer.clock.step, "split": "dev", "metrics": metrics,
                 "epoch": trainer.clock.epoch(len(trainer.feed.source))}  # fmt: skip
         self._note(line)
@@ -244,7 +251,7 @@ class StageRun:
 
     def _probe(self, trainer: Trainer) -> None:
         began, clock = time.perf_counter(), trainer.clock
-        for found in self.probing.at(clock.step, trainer.learner, self.world, self.budget):
+        for found in self.probing.at(clock.step, trainer.learner.plain, self.world, self.budget):
             epoch = clock.epoch(len(trainer.feed.source))
             place = {"step": clock.step, "epoch": epoch, "tokens": clock.tokens}
             self._note({"kind": "zero_shot", **place, **found})
@@ -257,39 +264,20 @@ class StageRun:
         kept = self.node.stage.weights == "last" or self.stopping.best_step == now
         return self.probing.final(now, kept, learner, self.world, self.budget)
 
-    def metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
-        """The metrics of a split, and the scores of every row.
-
-        The main objective's metrics have their own names; of the others the loss is told.
-        """
+    def metrics(self, learner: Learner, split: str) -> Judged:
+        """The metrics of a split, and the scores of every row."""
         began = time.perf_counter()
-        prepared = self.prepared
-        part = prepared.splits[split]
-        scores = score(learner, part.source, self.world, self.budget)
-        for found in scores:
-            _require_finite(found, f"{split} at step {self.trainer.clock.step}", part.source)
-        names = prepared.labels.names if prepared.labels else ()
-        main = prepared.objectives[prepared.main]
-        metrics = summarise_all(prepared.objectives, scores, main, names, part.counts["bytes"])
-        start = 0
-        for name, text in part.parts.items():
-            own = scores[prepared.main].rows_between(start, start := start + len(text.source))
-            metrics |= summarise_part(main, own, name, text.counts["bytes"])
-        if self.node.kind == "rows":
-            metrics |= answer_metrics(
-                prepared.encoder, part.rows, scores[prepared.main], learner, self.world, self.budget,
-                self.node.stage.text_metrics,
-            )  # fmt: skip
+        judged = judge(self.prepared, learner, split, self.trainer.clock.step, self.world, self.budget)
         self.seconds["evaluate"] += time.perf_counter() - began
-        return metrics, scores
+        return judged
 
-    def final_metrics(self, learner: Learner, split: str) -> tuple[dict[str, float], list[Scores]]:
+    def final_metrics(self, learner: Learner, split: str) -> Judged:
         """The metrics of the weights that leave; dev is not scored again where the last evaluation was
         theirs."""
         now = self.trainer.clock.step
         kept = self.node.stage.weights == "last" or self.stopping.best_step == now
         if split == "dev" and kept and self._last is not None and self._last[0] == now:
-            return self._last[1], self._last[2]
+            return self._last[1]
         return self.metrics(learner, split)
 
     def name_last_good(self, mistake: NotFinite) -> None:
@@ -297,6 +285,7 @@ class StageRun:
         good = checkpoint.latest(self.checkpoints)
         last = f"the last good checkpoint is {good.name}" if good else "no checkpoint was written before it"
         mistake.file, mistake.field = self.folder, f"stages.{self.node.name}"
+        mistake.seconds = self.trainer.seconds + self.seconds["evaluate"]
         mistake.hint = f"{mistake.hint}; {last}"
 
     def _note(self, line: dict[str, Any]) -> None:
@@ -349,25 +338,17 @@ class StageRun:
         )
 
 
-def _require_finite(found: Scores, what: str, source: Source) -> None:
-    """Raises NotFinite, naming rows, where a score is no number: finite weights can be too large to use."""
-    bad = found.rows[~found.sound]
-    if len(bad):
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        places = ", ".join(source.where(int(row)) for row in bad[:3]) + more
-        raise NotFinite(f"the scores of {what} are not finite: {places}", hint=NotFinite.HINT)
-
-
 def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
-    labels = list(prepared.labels.names) if prepared.labels else []
     return {
         objective.head_name: {
             "objective": objective.name,
-            "labels": list(objective.labels) or labels,
-            "bias": config.biased(prepared.model),
+            "labels": list(objective.labels or (task.labels.names if task.labels else ())),
+            "bias": config.biased(task.model),
+            **({"crf": True} if config.chained else {}),
         }
-        for objective, config in zip(prepared.objectives, prepared.node.stage.objectives)
+        for task in prepared.tasks.values()
+        for objective, config in zip(task.objectives, task.node.stage.judged)
         if objective.head_name and isinstance(config, HeadConfig)
     }
 

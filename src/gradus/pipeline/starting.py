@@ -14,7 +14,7 @@ from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
 from gradus.pipeline.prepared import Prepared
 from gradus.training.learner import Learner
-from gradus.training.transfer import Moved, transfer
+from gradus.training.transfer import Moved, fitting_heads, transfer
 
 
 def starting_learner(
@@ -31,7 +31,7 @@ def starting_learner(
         copied: dict[str, Moved] = {}
         if stage.grow is not None:
             tensors, copied = stage.grow.tensors(tensors, start.config.layers)
-        fitting = _fitting(heads, start.card)
+        fitting = fitting_heads(heads, (start.card or {}).get("heads", {}))
         moved = transfer(learner, tensors, fitting, str(source), stage.transfer)
         moved = [copied.get(one.tensor, one) for one in moved]
     else:
@@ -41,9 +41,3 @@ def starting_learner(
     shapes: dict[str, torch.Size] = {name: one.shape for name, one in learner.named_parameters()}
     moved += [Moved(name, "new", tuple(shapes[name]), "an adapter") for name in added]
     return learner.to(world.device), moved
-
-
-def _fitting(heads: Mapping[str, Any], card: Mapping[str, Any] | None) -> dict[str, str]:
-    """Our head -> theirs, where objective and labels are equal."""
-    theirs = (card or {}).get("heads", {})
-    return {name: other for name, kind in heads.items() for other, its in theirs.items() if kind == its}

@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 
 from gradus.data.labels import LabelledRow
+from gradus.data.parts import RowFormat
 from gradus.data.tagged import Laid, Tagged
-from gradus.data.tags import OUTSIDE, entities
+from gradus.data.tags import OUTSIDE, entities, may_follow
 from gradus.data.word_pieces import WordEncoder
 from gradus.evaluation.tags import tag_floors, tag_metrics
 from gradus.objectives.token_classification import SAID
+
+
+def follows_of(form: RowFormat | None, names: Sequence[str]) -> np.ndarray | None:
+    """Which tags may follow which, for rows that have any; see `may_follow`."""
+    return may_follow(names, form.scheme) if isinstance(form, Tagged) else None
 
 
 def tags_said(

@@ -1,6 +1,6 @@
 """Worked examples of the objectives, printed by the code itself: what a model reads, and what it is to say.
 
-`python -m gradus.pipeline.worked` writes the blocks of docs/objectives.md anew; a test tells when it must be.
+`python -m gradus.pipeline.worked` writes the blocks of the documents anew; a test tells when it must be.
 A new example is an entry of `WORKED`, and the comment `<!-- printed: NAME -->` where it shall stand.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from unicodedata import east_asian_width
 
@@ -45,9 +45,10 @@ from gradus.objectives import (
     Task,
     TokenClassificationConfig,
 )
+from gradus.pipeline.worked_tags import of_chain
 
 QUESTION = Question(question="question", context="context", answers="answer", stride=2)
-FILE = Path("docs/objectives.md")
+FILES = (Path("docs/objectives.md"), Path("docs/sequence-labelling.md"))
 WIDTH = 100
 """Columns of a printed line."""
 NOTHING = "·"
@@ -285,24 +286,25 @@ WORKED: dict[str, Callable[[], str]] = {
         "decoder", Entities(text="text", spans="spans", scheme="bmes"), {
         "text": CHINESE[17:],
         "spans": '[{"start": 2, "end": 4, "type": "GPE"}, {"start": 10, "end": 11, "type": "GPE"}]'}),
+    "tags said together": lambda: of_chain(table),
     "seq2seq, decoder": lambda: of_row(Seq2SeqConfig(), "decoder", TO_WORDS, SENTENCE),
 }  # fmt: skip
-"""What is printed, by the name in the document's comment."""
+"""What is printed, by the name in a document's comment."""
 
 _BLOCK = re.compile(r"<!-- printed: (.+?) -->\n(```text\n.*?^```\n)?", re.MULTILINE | re.DOTALL)
 
 
-def rewritten(text: str) -> str:
+def rewritten(text: str, worked: Mapping[str, Callable[[], str]] = WORKED) -> str:
     """The document with every block as the code prints it now. Raises KeyError for a name that is not in
-    `WORKED`."""
+    `worked`."""
 
     def block(found: re.Match[str]) -> str:
-        return f"<!-- printed: {found[1]} -->\n```text\n{WORKED[found[1]]()}\n```\n"
+        return f"<!-- printed: {found[1]} -->\n```text\n{worked[found[1]]()}\n```\n"
 
     return _BLOCK.sub(block, text)
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
-    file.write_text(rewritten(file.read_text(encoding="utf-8")), encoding="utf-8")
-    print(file)
+    for file in [*map(Path, sys.argv[1:])] or FILES:
+        file.write_text(rewritten(file.read_text(encoding="utf-8")), encoding="utf-8")
+        print(file)

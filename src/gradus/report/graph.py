@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from gradus.evaluation.statistics import mean
@@ -34,6 +34,11 @@ class Group:
     tables: list[Table]
     colour: int
     """The place of its first variant among the run's."""
+
+    def of_task(self, task: str, compared: list[Table]) -> Group:
+        """The same of one of several tasks; without a name itself."""
+        stages = [stage.task(task) for stage in self.stages]
+        return replace(self, name=stages[0].name, stages=stages, tables=compared) if task else self
 
     @property
     def title(self) -> str:

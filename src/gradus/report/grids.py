@@ -11,6 +11,7 @@ from gradus.report.summary import RIGHT, Cell, Line, Table
 from gradus.report.tasks import AVERAGE, Tasks, task_tables
 from gradus.report.words import count, duration, listed, metric_name, number, probability
 
+OVER_SEEDS = "over seeds"
 MARKS = {"better": " ★", "worse": " †"}
 TASKS_NOTE = (
     "★ better and † worse than the first variant on that task: a paired bootstrap over rows, p < 0.05, each "
@@ -52,22 +53,43 @@ def of_table(table: Table, metrics: Sequence[str] | None = None) -> Grid:
     first.
     """
     shown = table.metrics if metrics is None else [m for m in table.metrics if m in metrics]
-    header = ["variant", *map(metric_name, shown), "seeds", "against the first"]
+    over = {line.variant: said for line in table.lines if (said := seeds_said(table, line))}
+    header = [
+        "variant",
+        *map(metric_name, shown),
+        "seeds",
+        "against the first",
+        *([OVER_SEEDS] if over else []),
+    ]
     rows = []
     for line in table.lines:
         cells = [_cell(line.cells.get(metric), metric) for metric in shown]
         if not line.same:
-            rows.append(Row("variant", [line.variant, *cells, _seeds(line), _verdict(line)], line.variant))
+            cells = [line.variant, *cells, _seeds(line), _verdict(line)]
+            cells += [over.get(line.variant, "–")] if over else []
+            rows.append(Row("variant", cells, line.variant))
     for floor in table.floors:
         cells = [number(floor.values.get(metric), metric) for metric in shown]
-        rows.append(Row("floor", [floor.title, *cells, "", "learns nothing"]))
-    left = frozenset({"variant", "against the first"})
+        rows.append(Row("floor", [floor.title, *cells, "", "learns nothing", *([""] if over else [])]))
+    left = frozenset({"variant", "against the first", OVER_SEEDS})
     same = [line.variant for line in table.lines if line.same]
     alone = len(same) + 1 == len(table.lines)
     notes = [f"The same stage as the first variant's: {listed(same)}."] if same and not alone else []
     if table.compared != RIGHT and any(line.test for line in table.lines):
         notes.append(f"The test is of the difference in {table.compared}.")
+    if over:
+        notes.append(
+            f"Over seeds: the paired difference in {metric_name(table.metric)}, by Student's t-test."
+        )
     return Grid(f"{table.stage}, {table.split}", header, rows, left, notes)
+
+
+def seeds_said(table: Table, line: Line) -> str | None:
+    """ "+1.2 ± 0.4 (p = 0.03)": the paired difference over seeds; None where there is none."""
+    if (test := table.over_seeds(line)) is None:
+        return None
+    difference = number(test["difference"], table.metric, sign=True)
+    return f"{difference} ± {number(test['deviation'], table.metric)} ({probability(test['p'])})"
 
 
 def _cell(cell: Cell | None, metric: str) -> str:

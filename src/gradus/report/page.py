@@ -5,7 +5,7 @@ It is a function of the run folder: no clock, no network, so the same folder giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from gradus.report.costs import costs
 from gradus.report.errors import class_tables, number_points, wrong_rows
 from gradus.report.figures import Curve, curves, dots, scatter, series_class
 from gradus.report.graph import Group, gains, graph, groups
-from gradus.report.grids import of_asked, of_costs, of_tasks, of_transferred
+from gradus.report.grids import of_asked, of_costs, of_tasks, of_transferred, seeds_said
 from gradus.report.headline import headline
+from gradus.report.loops import iterated, loop_grids
 from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
 from gradus.report.tasks import task_tables
@@ -66,8 +67,15 @@ def page(run: Run) -> str:
         took=of_costs(found) if (found := costs(run)) else None,
         layers=(of_transferred(moved), _layers(moved)) if moved else None,
         zero_shot=(of_asked(answered), *_zero_shot(answered, colours)) if answered else None,
+        loops=loop_grids(run),
+        tree=steps.tree() if (steps := iterated(run)) else None,
+        seeds_said=seeds_said,
         graph=graph(run),
-        sections=[_section(run, name, every) for name in run.stage_names],
+        sections=[
+            _section(run, own, every)
+            for name in run.stage_names
+            for own in dict.fromkeys((name, *run.tasks_of(name)))
+        ],
         optimizer=OPTIMIZER,
         machine=_machine(run),
     )
@@ -130,8 +138,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _section(run: Run, name: str, every: Sequence[Group]) -> dict[str, Any]:
-    """Everything the page shows of one stage name."""
-    own, compared = [group for group in every if group.name == name], tables(run, [name])
+    """Everything the page shows of one stage name, or of one of its tasks, STAGE.TASK."""
+    (whole, _, task), compared = name.partition("."), tables(run, [name])
+    own = [group.of_task(task, compared) for group in every if group.name == whole]
     stages = [stage for group in own for stage in group.stages]
     return {
         "name": name, "kind": stages[0].kind, "stages": stages, "objectives": _objectives(stages),
@@ -146,9 +155,16 @@ def _objectives(stages: Sequence[Stage]) -> str:
     for stage in stages:
         given = stage.part("config").get("objectives") or []
         if given:
-            weights = [(item.get("weight", 1), item.get("kind", "?")) for item in given]
+            weights = [(item.get("weight", 1), _kind(item)) for item in given]
             return " + ".join(kind if weight == 1 else f"{weight:g} {kind}" for weight, kind in weights)
     return ""
+
+
+def _kind(objective: Mapping[str, Any]) -> str:
+    """ "token_classification (crf, legal)"."""
+    said = [objective[key] for key, usual in (("loss", "cross_entropy"), ("transitions", "any"))
+            if objective.get(key, usual) != usual]  # fmt: skip
+    return objective.get("kind", "?") + (f" ({', '.join(said)})" if said else "")
 
 
 def _figures(own: Sequence[Group], measured: Sequence[Table]) -> list[Figure]:

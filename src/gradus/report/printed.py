@@ -15,6 +15,7 @@ from gradus.report.ablations import Asked, Transferred, asked, transferred
 from gradus.report.costs import Cost, costs
 from gradus.report.grids import Grid, of_asked, of_costs, of_table, of_tasks, of_transferred
 from gradus.report.headline import headline, unfinished
+from gradus.report.loops import Iterated, Searched, at_last, iterated, loop_grids, searched
 from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
 from gradus.report.tasks import task_tables
@@ -46,18 +47,26 @@ def print_table(run: Run, console: Console) -> None:
 
     Where there are many tasks, their common table stands for theirs.
     """
-    from rich.box import SIMPLE
     from rich.markup import escape
-    from rich.table import Table as Printed
 
     said = headline(run)
     console.print(f"[bold]{escape(said.title)}[/bold]", highlight=False)
     for detail in said.details:
         console.print(escape(detail), highlight=False)
+    print_grids(loop_grids(run), console)
     compared = tables(run)
     tasks = {task for table in task_tables(compared) for task in table.tasks}
     single = [of_table(table, PRINTED) for table in _all_tables(run) if table.stage not in tasks]
-    for grid in _over_stages(compared, transferred(run), asked(run), costs(run)) + single:
+    print_grids(_over_stages(compared, transferred(run), asked(run), costs(run)) + single, console)
+
+
+def print_grids(grids: Sequence[Grid], console: Console) -> None:
+    """Draws tables on a terminal."""
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table as Printed
+
+    for grid in grids:
         printed = Printed(title=escape(grid.title), title_justify="left", title_style="bold", box=SIMPLE)
         for name in grid.header:
             printed.add_column(name, justify="left" if name in grid.left else "right")
@@ -72,7 +81,8 @@ def print_table(run: Run, console: Console) -> None:
 def _all_tables(run: Run) -> list[Table]:
     """Those of the result stages, and of the stages of running text on the way to them."""
     text = {stage.name for stage in run.stages.values() if stage.kind == "text"}
-    return tables(run, [name for name in run.stage_names if name in text or name in run.result_names])
+    names = [name for name in run.stage_names if name in text or name in run.result_names]
+    return tables(run, [task for name in names for task in run.tasks_of(name)])
 
 
 def _coloured(cell: str) -> str:
@@ -96,11 +106,28 @@ def export(folder: str | Path | Run, path: str | Path) -> Path:
         "tables": [table.plain() for table in _all_tables(run)],
         "transferred": [asdict(one) for one in transferred(run)],
         "zero_shot": [one.plain() for one in asked(run)],
+        **_loops(run),
         "costs": [one.plain() for one in costs(run)],
         "parameters": first.record.get("parameters"), "machines": _machines(run),
     }  # fmt: skip
     write_json(Path(path), record)
     return Path(path)
+
+
+def _loops(run: Run) -> dict[str, Any]:
+    """The trials and the steps of a run that has them."""
+    found = {"search": searched(run), "iterate": iterated(run)}
+    known: dict[str, Any] = {key: asdict(one) for key, one in found.items() if one is not None}
+    return known | ({"at_last": at_last(run)} if known else {})
+
+
+def _loop_grids(record: dict[str, Any]) -> list[Grid]:
+    """As `loop_grids`, of an exported file."""
+    found = [Searched(**record["search"]).grid()] if "search" in record else []
+    found += [Iterated(**record["iterate"]).grid()] if "iterate" in record else []
+    if found:
+        found[-1].notes.extend(record["at_last"])
+    return found
 
 
 def _machines(run: Run) -> list[dict[str, Any]]:
@@ -155,7 +182,8 @@ def _markdown(record: dict[str, Any]) -> str:
     moved = [Transferred.read(one) for one in record.get("transferred", [])]
     answered = [Asked(**one) for one in record.get("zero_shot", [])]
     took = [Cost.read(one) for one in record.get("costs", [])]
-    for grid in _over_stages(compared, moved, answered, took) + [of_table(table) for table in compared]:
+    whole = _loop_grids(record) + _over_stages(compared, moved, answered, took)
+    for grid in whole + [of_table(table) for table in compared]:
         lines += [f"### {grid.title}", "", *_markdown_table(grid), ""]
         lines += [line for note in grid.notes for line in (note, "")]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,34 @@ class Stage:
     def metric(self) -> str:
         """The metric that speaks for the stage: what training judged it by, where that was measured."""
         measured = [metric for split in SPLITS for metric in self.results.get(split, {})]
-        wanted = str(self.part("training").get("metric", "")).rsplit(".", 1)[-1]
-        return wanted if wanted in measured or not measured else measured[0]
+        whole = str(self.part("training").get("metric", ""))
+        wanted = [name for name in (whole, whole.rsplit(".", 1)[-1]) if name in measured]
+        return (wanted or measured or [whole.rsplit(".", 1)[-1]])[0]
 
     @cached_property
     def predictions(self) -> dict[str, list[dict[str, Any]]]:
         """Split -> one object a row, in order; only splits that were predicted."""
-        found = {split: self.folder / f"predictions-{split}.jsonl" for split in SPLITS}
+        _, *task = self.name.split(".")
+        names = {split: "-".join(["predictions", *task, split]) for split in SPLITS}
+        found = {split: self.folder / f"{name}.jsonl" for split, name in names.items()}
         return {split: list(_json_lines(path)) for split, path in found.items() if path.is_file()}
+
+    def task(self, name: str) -> Stage:
+        """One of several tasks that it teaches, as a stage with that one alone; without a name itself."""
+        if not name:
+            return self
+        own, prefix = self.part("members").get(name, {}), f"{name}."
+
+        def told(metrics: dict[str, float]) -> dict[str, float]:
+            return {key[len(prefix) :]: value for key, value in metrics.items() if key.startswith(prefix)}
+
+        results = {split: found for split, metrics in self.results.items() if (found := told(metrics))}
+        curves = [{**line, "metrics": told(line["metrics"])} for line in self.curves if "metrics" in line]
+        record = {**self.record, **own, "results": results, "transfer": [], "samples": []}
+        record["config"] = {**self.part("config"), "objectives": own.get("objectives")}
+        record["training"] = {**self.part("training"), "metric": own.get("metric")}
+        record = record if self.record else {}
+        return replace(self, name=f"{self.name}.{name}", record=record, curves=curves)
 
 
 @dataclass(frozen=True)
@@ -88,6 +108,8 @@ class Run:
     recipe_text: str
     stages: dict[str, Stage]
     outcomes: list[Outcome]
+    loops: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`search` and `iterate` -> what they drive at, and the file that tells of them; `found` -> the patch."""
 
     @property
     def variants(self) -> list[str]:
@@ -121,10 +143,18 @@ class Run:
             parent = self.stages[parent].parent
         return len(seen) - 1
 
+    def tasks_of(self, name: str) -> list[str]:
+        """What stage `name` is judged by: itself, or each of several tasks, as STAGE.TASK."""
+        told = [
+            task for stage in self.stages.values() if stage.name == name for task in stage.part("members")
+        ]
+        return [f"{name}.{task}" for task in dict.fromkeys(told)] or [name]
+
     def of(self, variant: str, name: str) -> list[Stage]:
-        """The folders of stage `name` under `variant`, one a seed, each once."""
+        """The folders of stage `name` (or its task, STAGE.TASK) under `variant`, one a seed, each once."""
+        name, _, task = name.partition(".")
         ids = [outcome.stages.get(name) for outcome in self.outcomes if outcome.variant == variant]
-        return [self.stages[id] for id in dict.fromkeys(ids) if id in self.stages]
+        return [self.stages[id].task(task) for id in dict.fromkeys(ids) if id in self.stages]
 
     def users(self, stage: Stage) -> list[str]:
         """The variants that go through `stage`."""
@@ -153,7 +183,7 @@ def load_run(folder: str | Path | Run) -> Run:
     if not outcomes:
         raise UserError("the plan has no outcomes", file=plan_file, field="outcomes")
     text = recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else ""
-    return Run(folder, name, digest, text, stages, outcomes)
+    return Run(folder, name, digest, text, stages, outcomes, plan.get("loops", {}))
 
 
 def _stage(folder: Path, node: dict[str, Any]) -> Stage:

@@ -12,10 +12,12 @@ import numpy as np
 from gradus.evaluation.metrics import LARGER_IS_BETTER, better
 from gradus.evaluation.statistics import (
     PairedTest,
+    SeedTest,
     deviation,
     mean,
     paired_bootstrap,
     paired_correlation,
+    paired_seeds,
     verdict,
 )
 from gradus.report.records import SPLITS, Run, Stage
@@ -89,6 +91,18 @@ class Table:
     def line(self, variant: str) -> Line | None:
         return next((line for line in self.lines if line.variant == variant), None)
 
+    def over_seeds(self, line: Line) -> SeedTest | None:
+        """A variant against the first, seed by seed, in the table's metric; None without two common seeds."""
+        first = self.lines[0]
+        if line is first or line.same:
+            return None
+        ours, theirs = (
+            dict(zip(one.seeds, one.cells[self.metric].values)) if self.metric in one.cells else {}
+            for one in (line, first)
+        )
+        both = [seed for seed in ours if seed in theirs]
+        return paired_seeds([ours[seed] for seed in both], [theirs[seed] for seed in both])
+
     def floor(self, title: str) -> dict[str, float]:
         """The values of the floor with that title; empty where the split has none."""
         return next((floor.values for floor in self.floors if floor.title == title), {})
@@ -110,6 +124,7 @@ class Table:
             {"variant": line.variant, "seeds": line.seeds, "planned": line.planned,
              "metrics": {m: asdict(cell) for m, cell in line.cells.items()},
              "paired_test": {**line.test, "verdict": line.verdict} if line.test else None,
+             "over_seeds": self.over_seeds(line),
              "same": line.same}
             for line in self.lines
         ]  # fmt: skip
@@ -134,12 +149,13 @@ class Table:
 
 def is_better(metric: str, a: float, b: float) -> bool:
     """As `better`; of a metric that this version does not know, more is better."""
-    return better(metric, a, b) if metric in LARGER_IS_BETTER else a > b
+    return better(metric, a, b) if metric.rpartition(".")[2] in LARGER_IS_BETTER else a > b
 
 
 def tables(run: Run, names: Iterable[str] | None = None) -> list[Table]:
-    """One table for every result stage (or each of `names`) and split that any variant has finished."""
-    wanted = run.result_names if names is None else names
+    """One table for every result stage, or each of its several tasks (or each of `names`), and split that any
+    variant has finished."""
+    wanted = [task for name in run.result_names for task in run.tasks_of(name)] if names is None else names
     found = [_table(run, name, split) for name in wanted for split in SPLITS]
     return [table for table in found if table is not None]
 

@@ -22,9 +22,10 @@ Cut = Callable[[str], Iterable[str]]
 """A text -> its words, which end to end are the text."""
 
 
-def segmenter_versions(name: Segmenter) -> dict[str, str]:
-    """The library's version, which belongs to what the words are. Raises UserError where it is missing."""
-    return versions([name], f"`words: {name}`", "chinese", "leave it out", field="objectives", text=name)
+def segmenter_versions(name: Segmenter, field: str = "objectives") -> dict[str, str]:
+    """The library's version, which belongs to what the words are. Raises UserError, which names `field`,
+    where it is missing."""
+    return versions([name], f"`words: {name}`", "chinese", "leave it out", field=field, text=name)
 
 
 @cache

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradus.core.example import Batch, Example, collate
 from gradus.core.keyed import keyed_generator
 from gradus.nn.adapters import Adapters
+from gradus.nn.heads import Heads
 from gradus.nn.initialisation import initialise
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective
@@ -18,14 +19,15 @@ from gradus.optim.groups import freeze
 
 
 class Learner(nn.Module):
-    """A transformer taught by K objectives; `heads` are named after the stages they were made for."""
+    """A transformer taught by K objectives; `heads` are named after the stages they were made for, or after
+    the data sets of a mixture."""
 
     def __init__(self, transformer: Transformer, objectives: Sequence[Objective]):
         super().__init__()
         self.transformer = transformer
         self.objectives = tuple(objectives)
         made = {objective.head_name: objective.make_head() for objective in objectives if objective.head_name}
-        self.heads = nn.ModuleDict({name: head for name, head in made.items() if head is not None})
+        self.heads = Heads({name: head for name, head in made.items() if head is not None})
 
     def initialise(self, seed: int) -> Learner:
         """Draws every parameter from a stream keyed by (seed, its name): a new head moves no other tensor."""
@@ -45,6 +47,11 @@ class Learner(nn.Module):
     def weights(self) -> Tensor:
         """w_k [K], float64."""
         return torch.tensor([objective.weight for objective in self.objectives], dtype=torch.float64)
+
+    @property
+    def plain(self) -> Learner:
+        """What is evaluated and leaves a stage: all of it, unless it has lessons beside it."""
+        return self
 
     def corrupted(self, example: Example, *key: object) -> Example:
         """The example as the objectives corrupt it, drawing from a generator keyed by (seed, epoch, row)."""
@@ -77,6 +84,12 @@ class Learner(nn.Module):
             objective.predict(states, targets, self.transformer, self._head(objective)).cpu()
             for objective, targets in zip(self.objectives, batch.targets)
         ]
+
+    def asked(self, objectives: Sequence[Objective]) -> Learner:
+        """The same modules, asked for these objectives alone; in evaluation mode, as the modules then are."""
+        alone = Learner(self.transformer, [])
+        alone.objectives, alone.heads = tuple(objectives), self.heads
+        return alone.eval()
 
     def _head(self, objective: Objective) -> nn.Module | None:
         return self.heads[objective.head_name] if objective.head_name else None

@@ -43,6 +43,8 @@ class NotFinite(UserError):
     """Training left the numbers: the loss, its gradient or a weight is infinite or not a number."""
 
     HINT = "a lower lr, a longer warm-up or precision: fp32 may help"
+    seconds = 0.0
+    """What the stage had taken until then."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""The loops of one recipe: proved before the first trial, then the search, then iterate on top of what it
+found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradus.core.errors import UserError, nearest
+from gradus.pipeline.attempts import Attempts
+from gradus.pipeline.iterate import Iterating
+from gradus.pipeline.loop import Goal, Patch
+from gradus.pipeline.material import Material
+from gradus.pipeline.mistakes import Key, dotted, key_of, line_of
+from gradus.pipeline.patch import seeded
+from gradus.pipeline.plan import Plan, make_plan
+from gradus.pipeline.prepare import prepare, reported
+from gradus.pipeline.proposals import require_library
+from gradus.pipeline.reading import RecipeFile
+from gradus.pipeline.search import Searching
+
+if TYPE_CHECKING:
+    from gradus.pipeline.run import Runner
+
+
+class Loops:
+    """What `search` and `iterate` of a recipe do in its run folder."""
+
+    def __init__(self, written: Plan, runner: Runner, folder: Path):
+        prove_loops(written, runner.material)
+        recipe = written.file.recipe
+        self.search, self.iterate = None, None
+        if recipe.search is not None:
+            goal = recipe.goal(recipe.search)
+            self.search = Searching(recipe.search, goal, written, Attempts(goal, written, runner), folder)
+            written.loops["search"] = self.search.plain()
+        if recipe.iterate is not None:
+            goal = recipe.goal(recipe.iterate)
+            self.iterate = Iterating(recipe.iterate, goal, written, Attempts(goal, written, runner), folder)
+            written.loops["iterate"] = self.iterate.plain()
+
+    def run(self) -> Patch:
+        """The patch that the loops found; empty where there is none or nothing was better."""
+        found: Patch = self.search.run() if self.search else {}
+        return self.iterate.run(found) if self.iterate else found
+
+
+def prove_loops(written: Plan, material: Material) -> None:
+    """Raises UserError for a metric that its stage does not report, and for a key or a variant that changes
+    nothing of what leads to it."""
+    recipe = written.file.recipe
+    if (search := recipe.search) is not None:
+        goal = recipe.goal(search)
+        with _in_recipe(written.file):
+            require_library()
+            _require_reported(goal, "search", written, material)
+        for path, dimension in search.space.items():
+            ends = [_goal(written, material, {path: end}, "search.space", goal) for end in dimension.ends]
+            if len(set(ends)) == 1:
+                raise _idle(written.file, ("search", "space", path), goal)
+    if (iterate := recipe.iterate) is not None:
+        goal = recipe.goal(iterate)
+        with _in_recipe(written.file):
+            _require_reported(goal, "iterate", written, material)
+        before = written.outcomes[0]["stages"][goal.stage]
+        for name in iterate.order:
+            if _goal(written, material, recipe.variants[name], f"variants.{name}", goal) == before:
+                raise _idle(written.file, ("variants", name), goal)
+
+
+def _goal(written: Plan, material: Material, patch: Patch, source: str, goal: Goal) -> str:
+    """The id of the goal's stage, first seed, with `patch`."""
+    file = written.file
+    recipe = file.patched(patch, source)
+    if goal.stage not in recipe.stages:
+        line = line_of(tuple(source.split(".", 1)), file.lines)
+        raise UserError(f"leaves out the stage of {goal}", file=file.path, line=line, field=source)
+    first = next(seeded(file, source, recipe))
+    return make_plan(file, material, [first]).outcomes[0]["stages"][goal.stage]
+
+
+def _idle(file: RecipeFile, key: Key, goal: Goal) -> UserError:
+    problem, hint = f"this changes nothing of {goal.stage}", f"the metric is {goal}"
+    line = line_of(key, file.lines)
+    return UserError(problem, file=file.path, line=line, field=dotted(key), hint=hint)
+
+
+def _require_reported(goal: Goal, key: str, written: Plan, material: Material) -> None:
+    node = written.nodes[written.outcomes[0]["stages"][goal.stage]]
+    legal = reported(prepare(node, material))
+    if goal.metric not in legal:
+        hint = nearest(goal.metric, sorted(legal))
+        raise UserError(
+            "this stage reports no such metric", field=f"{key}.metric", text=goal.metric, hint=hint
+        )
+
+
+@contextmanager
+def _in_recipe(file: RecipeFile) -> Iterator[None]:
+    """A mistake that names no file gets its line in the recipe."""
+    try:
+        yield
+    except UserError as mistake:
+        if mistake.file is None:
+            mistake.file, mistake.line = file.path, line_of(key_of(mistake.field or ""), file.lines)
+        raise

@@ -1,0 +1,172 @@
+"""The search: trials one after the other, each a patch judged on dev, until the target or the budget is met.
+
+    while target and budget are not met:
+        the next patch, a function of (seed, the history of trials)             proposals.py
+        run its stages as far as the goal; what other trials have is there      attempts.py
+        give it up where its evaluations leave no hope
+        write the history, whole
+
+search-FINGERPRINT.jsonl, a line a trial, is the only state: a search that was killed goes on with the same
+trials and the same bits, and the trial under way from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gradus.core.storage import digest_json, write_file
+from gradus.pipeline.attempts import Attempts, reports
+from gradus.pipeline.finish import is_done
+from gradus.pipeline.loop import Goal, Search
+from gradus.pipeline.plan import Plan
+from gradus.pipeline.proposals import Proposal, Proposals
+from gradus.pipeline.reading import RecipeFile
+from gradus.pipeline.stage import StageRun
+from gradus.training.trainer import NotFinite
+
+
+class Hopeless(Exception):
+    """A trial is given up; `seconds` is what its last stage took."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+
+
+class Searching:
+    """A search in its run folder."""
+
+    def __init__(self, search: Search, goal: Goal, written: Plan, attempts: Attempts, folder: Path):
+        self.search, self.goal, self.attempts = search, goal, attempts
+        self.context = attempts.runner.context
+        recipe = written.file.recipe
+        base = written.nodes[written.outcomes[0]["stages"][goal.stage]].fingerprint
+        space = {path: one.plain() for path, one in search.space.items()}
+        self.path = folder / f"search-{digest_json([base, str(goal), space, search.prune])[:8]}.jsonl"
+        self.names = short_names(list(search.space))
+        self.proposals = Proposals(search, recipe.seed, _values(written.file, search))
+        self.history: list[dict[str, Any]] = []
+
+    def plain(self) -> dict[str, Any]:
+        """What plan.json tells."""
+        space = {path: str(one) for path, one in self.search.space.items()}
+        return {"file": self.path.name, "metric": str(self.goal), "until": self.search.until, "space": space,
+                "trials": self.search.trials, "minutes": self.search.minutes}  # fmt: skip
+
+    def run(self) -> dict[str, Any]:
+        """Tries until it is over; returns the best patch."""
+        self.history = self.context.world.gather(self._read())[0]
+        for line in self.history:
+            self.attempts.paid.update(line["stages"].values())
+            self._clear(line)
+        while not (why := self.over()):
+            line = self._try(self.proposals.ask(self.history))
+            self.history.append(line)
+            if self.context.world.first:
+                text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.history)
+                write_file(self.path, text)
+                self._clear(line)
+            self.context.world.barrier()
+            self.context.told.say(self.told(line))
+        best = self.best()
+        self.context.told.say(f"search: {why}" + (f"; {self.told(best)}" if best else ""))
+        return best["patch"] if best else {}
+
+    def best(self) -> dict[str, Any] | None:
+        """The trial with the best value, of equal ones the first."""
+        best = None
+        for line in self.history:
+            if line["state"] == "done" and (best is None or self.goal.gain(line["value"], best["value"]) > 0):
+                best = line
+        return best
+
+    def over(self) -> str | None:
+        """Why nothing more is tried; None where something is."""
+        best = self.best()
+        if best and self.goal.met(best["value"], self.search.until):
+            return f"the target of {self.search.until:g} is met"
+        if len(self.history) >= self.search.trials:
+            return f"{len(self.history)} trials are done"
+        spent = sum(line["seconds"] for line in self.history[1:])  # the first is the recipe as written
+        if self.search.minutes is not None and spent >= 60 * self.search.minutes:
+            return f"{self.search.minutes:g} minutes are spent"
+        return None
+
+    def told(self, line: dict[str, Any]) -> str:
+        """One trial and the best so far, in a line."""
+        tried = ", ".join(f"{self.names[path]} {shown(value)}" for path, value in line["patch"].items())
+        ended = f"{self.goal.metric} {line['value']:.4f}" if line["state"] == "done" else line["state"]
+        if line["state"] == "pruned":
+            ended += f" after {len(line['reports'])} evaluations at {line['reports'][-1]:.4f}"
+        best = self.best()
+        beside = f"; best {best['value']:.4f} (trial {best['trial']})" if best and best is not line else ""
+        where = f"trial {line['trial']} of {self.search.trials}"
+        return f"{where}: {tried or 'as written'}: {ended} in {line['seconds']:.0f} s{beside}"
+
+    def _try(self, asked: Proposal) -> dict[str, Any]:
+        number = len(self.history) + 1
+        plan = self.attempts.plan(asked.patch, f"trial {number}", "search.space", seeds=1)
+        (stages,) = (outcome["stages"] for outcome in plan.outcomes)
+        needed = {node.name: node.id for node in self.attempts.nodes(plan)}
+        goal = self.context.folder(stages[self.goal.stage])
+
+        def watch(run: StageRun) -> None:
+            if run.folder != goal or not asked.patch:  # the recipe as written is what others are judged by
+                return
+            hopeless = run.world.first and asked.hopeless(reports(goal, self.goal.metric))
+            if run.world.gather(hopeless)[0]:
+                raise Hopeless(run.trainer.seconds + run.seconds["evaluate"])
+
+        state, value, problem, extra = "done", None, None, 0.0
+        try:
+            attempt = self.attempts.run(plan, watch=watch)
+            value, extra = attempt.values[0], attempt.seconds
+        except Hopeless as given_up:
+            state, extra = "pruned", given_up.seconds + self.attempts.pay(needed.values())
+        except NotFinite as mistake:
+            state, problem = "failed", mistake.problem
+            extra = mistake.seconds + self.attempts.pay(needed.values())
+        found = reports(goal, self.goal.metric) if (goal / "metrics.jsonl").is_file() else []
+        return {"trial": number, "patch": asked.patch, "state": state, "value": value, "reports": found,
+                "seconds": round(extra, 3), "stages": needed, "problem": problem}  # fmt: skip
+
+    def _clear(self, line: dict[str, Any]) -> None:
+        """A stage that was given up takes no room."""
+        folder = self.context.folder(line["stages"][self.goal.stage])
+        if self.context.world.first and not is_done(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _read(self) -> list[dict[str, Any]]:
+        if self.attempts.runner.fresh or not self.path.is_file():
+            return []
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+
+
+def short_names(paths: list[str]) -> dict[str, str]:
+    """Each path's last word, or the whole of it where two end alike."""
+    last = [path.rsplit(".", 1)[-1] for path in paths]
+    return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last)}
+
+
+def shown(value: Any) -> str:
+    """A value of a space, in few digits."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _values(file: RecipeFile, search: Search) -> dict[str, Any]:
+    """What the recipe as written has at each path of the space; None where it says nothing, or no choice."""
+    found, plain = {}, file.patched({}, "search.space")
+    for path, dimension in search.space.items():
+        value: Any = plain.model_dump(mode="json", by_alias=True)
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if dimension.choices is not None:  # compared with their defaults filled in
+            same = (one for one in dimension.choices if file.patched({path: one}, "search.space") == plain)
+            value = next(same, None)
+        found[path] = value
+    return found
