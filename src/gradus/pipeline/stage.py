@@ -341,12 +341,7 @@ class StageRun:
 def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
     return {
-        objective.head_name: {
-            "objective": objective.name,
-            "labels": list(objective.labels or (task.labels.names if task.labels else ())),
-            "bias": config.biased(task.model),
-            **({"crf": True} if config.chained else {}),
-        }
+        objective.head_name: config.described(objective, task.model, task.labels.names if task.labels else ())
         for task in prepared.tasks.values()
         for objective, config in zip(task.objectives, task.node.stage.judged)
         if objective.head_name and isinstance(config, HeadConfig)
