@@ -324,6 +324,7 @@ def _record(
                      **libraries_of(stage.text_metrics), **stage.libraries},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
         "parameters": sum(parameter.numel() for parameter in trainer.learner.plain.parameters()),
+        "cached_layers": prepared.cached,
         "learning": sum(shape.numel() for shape in prepared.learning.values()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,

@@ -140,6 +140,53 @@ def require_base(starts: bool, transferred: Transferred, rivals: Sequence[str]) 
         raise wrong(rivals[0], problem, None, hint)
 
 
+def require_pieces(stage: Stage) -> None:
+    """Raises where windows cannot be read in pieces, and for a ramp that is none."""
+    if (ramp := stage.window_ramp) is None:
+        return
+    if stage.reads == "rows":
+        raise wrong("window_ramp", "rows have no windows", None, "leave it out")
+    if stranger := next((one.kind for one in stage.objectives if one.kind != "causal_lm"), None):
+        problem = "only causal_lm reads a window in pieces"
+        raise wrong("window_ramp", problem, stranger, "leave it out, or a stage with causal_lm alone")
+    if ramp.start.amount < 1 or ramp.start.amount % 1:
+        raise wrong("window_ramp.from", "a whole number of at least 1 is wanted", ramp.start)
+    if not 0 < ramp.over.amount <= 100:
+        raise wrong("window_ramp.over", "a share of the stage is wanted", ramp.over, "such as 30 %")
+
+
+def require_sameness(stage: Stage) -> None:
+    """Raises where frozen layers whose states are kept would read something else every epoch."""
+    if stage.cache_frozen is None:
+        return
+    hint = "leave it out"
+    if stranger := next((one.kind for one in stage.judged if one.corrupts), None):
+        problem = "this objective changes what is read anew every epoch"
+        raise wrong("cache_frozen", problem, stranger, f"{hint}, or another objective")
+    if stage.lesson is not None:
+        raise wrong("cache_frozen", "what teachers are compared with is computed anew", None, hint)
+    if stage.augment is not None:
+        raise wrong("cache_frozen", "what is augmented is read anew every epoch", None, hint)
+    if stage.window_ramp is not None:
+        raise wrong("cache_frozen", "windows that grow are read anew", None, f"{hint}, or `window_ramp`")
+
+
+def require_whole(stage: Stage, starts: bool) -> None:
+    """Raises where there is no whole model to grow, and where adapters would stand on a folder that does not
+    have the layers they belong to."""
+    if stage.grow is None:
+        return
+    if not starts or stage.transfer != "all":
+        problem, hint = (
+            "only a whole model grows",
+            "start `from` a stage or a folder, with all of its weights",
+        )
+        raise wrong("grow", problem, None, hint)
+    if stage.adapters is not None:
+        hint = "a stage that grows, and `adapters` in the next"
+        raise wrong("adapters", "they belong to a folder, and this stage's layers stand in none", None, hint)
+
+
 def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:
     """Raises where texts are to be judged and the stage says none, or single words that name classes."""
     if (asked := asked_of_texts(evaluate, stop)) and not says_texts:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradus.core.errors import UserError, counted, nearest
+from gradus.core.errors import UserError, counted, nearest, under
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.frame import Frame
@@ -18,7 +18,7 @@ from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.mixture import Mixture
 from gradus.data.question_windows import QuestionEncoder
 from gradus.data.rows import UNLABELLED, RowsData, RowSource
-from gradus.data.sources import Rows
+from gradus.data.sources import FramedWindows, Rows, Windows
 from gradus.data.tagged import Tagged, Tags
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
@@ -74,6 +74,8 @@ def prepare(node: Node, material: Material) -> Prepared:
     for teacher in teachers:
         require_teacher(prepared, teacher)
     _check_metric(prepared)
+    _check_windows(prepared)
+    _check_cached(prepared)
     groups = [one.match for one in node.stage.optimizer.groups or ()]
     require_parameters(f"stages.{node.name}", list(prepared.shapes), node.stage.freeze or (), groups)
     return prepared
@@ -164,6 +166,9 @@ def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     changes = {"vocab_size": size}
     if isinstance(node.stage.transfer, ChosenLayers):
         changes["layers"] = len(node.stage.transfer.layers)
+    if node.stage.grow is not None:
+        with under(f"stages.{node.name}"):
+            start = node.stage.grow.grown(start)
     return node.stage.model.changed(start).model_copy(update=changes)
 
 
@@ -304,6 +309,37 @@ def _row_split(source: RowSource, encoder: RowEncoder, labelled: bool = True) ->
         counts=counts,
         skipped=source.skipped,
     )
+
+
+def _check_windows(prepared: Prepared) -> None:
+    """Raises UserError where windows are to grow that are as long from the start."""
+    ramp, name = prepared.node.stage.window_ramp, prepared.node.name
+    if ramp is not None and ramp.start.amount >= (longest := prepared.train.longest):
+        field, hint = f"stages.{name}.window_ramp.from", f"fewer than {longest} tokens"
+        raise UserError("no window is longer", field=field, text=str(ramp.start), hint=hint)
+
+
+def _check_cached(prepared: Prepared) -> None:
+    """Raises UserError where there are no states to keep, or more of them than the recipe allows."""
+    name, cache = prepared.node.name, prepared.node.stage.cache_frozen
+    if cache is None:
+        return
+    with under(f"stages.{name}"):
+        if prepared.model.encodes_and_decodes:
+            raise UserError("an encoder-decoder's are not kept", field="cache_frozen", hint="leave it out")
+        if not isinstance(prepared.train, (Rows, Windows, FramedWindows)):
+            problem = "what is drawn or mixed anew every epoch cannot be kept"
+            raise UserError(
+                problem, field="cache_frozen", hint="leave it out, or one text with plain windows"
+            )
+        if not prepared.cached:
+            hint = '`freeze: ["transformer.embedding.*", "transformer.blocks.0.*"]`'
+            raise UserError(
+                "no layer on the embedding is frozen with all below it", field="cache_frozen", hint=hint
+            )
+        if (size := prepared.states_bytes / 1e9) > cache.gigabytes:
+            text, hint = f"{cache.gigabytes:g}", f"the states of train take {size:.3g}"
+            raise UserError("too little room", field="cache_frozen.gigabytes", text=text, hint=hint)
 
 
 def _check_metric(prepared: Prepared) -> None:

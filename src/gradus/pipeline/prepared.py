@@ -29,6 +29,7 @@ from gradus.pipeline.splits import Split
 from gradus.pipeline.tags import follows_of
 from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
+from gradus.training.frozen import MOST_BYTES, frozen_layers
 from gradus.training.learner import Learner
 
 
@@ -154,6 +155,17 @@ class Prepared:
         named = self.outline.named_parameters()
         return {name: parameter.shape for name, parameter in named if parameter.requires_grad}
 
+    @cached_property
+    def cached(self) -> int:
+        """Layers, from the embedding up, whose states are kept."""
+        kept = self.node.stage.cache_frozen is not None
+        return frozen_layers(self.outline.transformer, self.model.layers) if kept else 0
+
+    @property
+    def states_bytes(self) -> int:
+        """What they take on disk, at most."""
+        return self.train.tokens * self.model.width * MOST_BYTES if self.cached else 0
+
     @property
     def main(self) -> int:
         """The place of the objective that the stage is judged by."""
@@ -175,6 +187,12 @@ class Prepared:
             return None
         per_row = self.model.context if ramp.start.unit == "tokens" else 1
         return max(1, round(ramp.start.amount / per_row)), ramp.over.amount / 100
+
+    @cached_property
+    def windows(self) -> tuple[int, float] | None:
+        """Tokens of the first windows, and over which share of the stage they become whole."""
+        ramp = self.node.stage.window_ramp
+        return None if ramp is None else (int(ramp.start.amount), ramp.over.amount / 100)
 
     @cached_property
     def tokens_per_row(self) -> float:

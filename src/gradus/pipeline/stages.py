@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gradus.core.config import Config, wrong
-from gradus.core.duration import BatchSize, Duration, Quantity, Share
+from gradus.core.duration import BatchSize, Duration, Quantity
 from gradus.core.model import FURTHER_DROPOUTS, ModelConfig
 from gradus.data.augmentation import Augment
 from gradus.data.formats import TextToText
 from gradus.data.mixture import Mixture
+from gradus.data.ramp import BatchRamp, WindowRamp
 from gradus.data.rows import RowsData
 from gradus.data.tagged import Tagged
 from gradus.data.text import TextData
@@ -42,12 +43,17 @@ from gradus.pipeline.fitting import (
     require_depth,
     require_labels,
     require_lesson,
+    require_pieces,
+    require_sameness,
     require_texts,
+    require_whole,
     require_windows,
 )
 from gradus.pipeline.members import members_metric, members_of, of_member, reads_rows, require_members
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
+from gradus.training.frozen import CacheFrozen
+from gradus.training.growth import Grow
 from gradus.training.transfer import Transferred
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -100,15 +106,6 @@ def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
     return {"kind": kind, **own, **given}
 
 
-class BatchRamp(Config):
-    """The batch grows with the tokens seen (Brown et al. 2020, appendix B: from 32k tokens to the full batch
-    over the first 4 to 12 of 300 billion)."""
-
-    start: BatchSize = Field(alias="from")
-    over: Share = Quantity(4.0, "%")
-    """Of the stage."""
-
-
 class Stage(Config):
     """Teaches one transformer some data under a weighted sum of objectives."""
 
@@ -127,6 +124,8 @@ class Stage(Config):
     """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
     batch_ramp: BatchRamp | None = None
     """A smaller batch at the start, as in GPT-3; `batch` is what it grows to."""
+    window_ramp: WindowRamp | None = None
+    """Short windows of text at the start."""
     length: Duration
     """In epochs, steps, tokens or minutes."""
     preset: StagePreset | None = None
@@ -134,8 +133,12 @@ class Stage(Config):
     included; see `published`."""
     transfer: Transferred = "all"
     """What it takes of the weights it starts from; the rest is new (GPT-1, figure 2 left and section 5)."""
+    grow: Grow | None = None
+    """More layers than what it starts from has."""
     freeze: list[str] | None = Field(None, min_length=1)
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
+    cache_frozen: CacheFrozen | None = None
+    """Frozen layers at the bottom compute once, and are then read."""
     unfreeze: Unfreeze | None = None
     """The upper layers learn first, and the lower ones join them."""
     adapters: Adapters | None = None
@@ -185,6 +188,7 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        require_whole(self, self.start != SCRATCH)
         if self.adapters is not None:
             rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
             require_base(self.start != SCRATCH, self.transfer, rivals)
@@ -205,6 +209,8 @@ class Stage(Config):
         if self.batch_ramp is not None and not 1 <= self.batch_ramp.start.amount <= self.batch.amount:
             problem = "the batch grows from at least 1 to `batch`"
             raise wrong("batch_ramp.from", problem, self.batch_ramp.start, f"at most {self.batch}")
+        require_sameness(self)
+        require_pieces(self)
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
             raise wrong("batch", "a whole number of at least 1 is wanted", self.batch)
         if self.length.amount <= 0:

@@ -68,7 +68,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The sums S_k [K] of the batch, undivided, in at least fp32."""
-        states = self.transformer(batch.source, batch.decoded)
+        states = self.transformer(batch.source, batch.decoded, batch.below)
         return torch.stack(
             [
                 objective.loss(states, targets, self.transformer, self._head(objective))
