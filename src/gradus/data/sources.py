@@ -155,11 +155,11 @@ class FramedWindows:
         return f"window {index}"
 
 
-class Told:
-    """Rows, however they are read, with what teachers say of each (`Example.taught`) [R, K]."""
+class Around:
+    """A source that changes nothing of another but its examples."""
 
-    def __init__(self, source: Source, said: np.ndarray):
-        self.source, self.said = source, said
+    def __init__(self, source: Source):
+        self.source = source
 
     def __len__(self) -> int:
         return len(self.source)
@@ -173,10 +173,21 @@ class Told:
         return self.source.longest
 
     def example(self, index: int, epoch: int = 0) -> Example:
-        return replace(self.source.example(index, epoch), taught=self.said[index])
+        return self.source.example(index, epoch)
 
     def where(self, index: int) -> str:
         return self.source.where(index)
+
+
+class Told(Around):
+    """Rows, however they are read, with what teachers say of each (`Example.taught`) [R, K]."""
+
+    def __init__(self, source: Source, said: np.ndarray):
+        super().__init__(source)
+        self.said = said
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        return replace(super().example(index, epoch), taught=self.said[index])
 
 
 class Rows:

@@ -24,7 +24,7 @@ from gradus.core.config import Config
 from gradus.core.example import Example, collate
 from gradus.core.storage import digest_json, lock, new_file, sweep
 from gradus.data.feed import cut
-from gradus.data.sources import Source
+from gradus.data.sources import Around, Source
 from gradus.distributed.world import World
 from gradus.nn.transformer import Transformer
 from gradus.optim.groups import BLOCK
@@ -51,31 +51,16 @@ def frozen_layers(transformer: nn.Module, layers: int) -> int:
     return min((int(place[2]) if place and not place[1] else 0 for place in places), default=layers)
 
 
-@dataclass(frozen=True)
-class WithStates:
+class WithStates(Around):
     """A source whose examples bring the states [T, D] that stand for their tokens."""
 
-    source: Source
-    states: Tensor
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def tokens(self) -> int:
-        return self.source.tokens
-
-    @property
-    def longest(self) -> int:
-        return self.source.longest
-
-    def where(self, index: int) -> str:
-        return self.source.where(index)
+    def __init__(self, source: Source, states: Tensor, offsets: np.ndarray):
+        super().__init__(source)
+        self.states, self.offsets = states, offsets
 
     def example(self, index: int, epoch: int = 0) -> Example:
         below = self.states[self.offsets[index] : self.offsets[index + 1]]
-        return replace(self.source.example(index, epoch), below=below)
+        return replace(super().example(index, epoch), below=below)
 
 
 @dataclass(frozen=True)
