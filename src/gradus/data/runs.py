@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradus.core.keyed import mixed
 from gradus.data.folding import WIDE, folded, units
 
 WORDS, FEWEST_WORDS = 13, 8
@@ -153,7 +154,7 @@ class _Read:
         line = np.array([passage.line for passage in batch])
         self._line = line - np.searchsorted(self._breaks, bounds[:-1])
         powers, self._inverse = _powers(1 << max(len(kept), 2 * _PIECE).bit_length())
-        values = _mixed(codes[kept].astype(np.uint64)) * powers[: len(kept)]
+        values = mixed(codes[kept].astype(np.uint64)) * powers[: len(kept)]
         self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
 
     def lines(self, begin: np.ndarray) -> np.ndarray:
@@ -175,7 +176,7 @@ class _Read:
         """The hash of the characters of each run, and of its size."""
         start, end = self.edges[begin], self.edges[self._after(begin, size)]
         hashed = (self._sums[end] - self._sums[start]) * self._inverse[start]
-        return hashed ^ _mixed(np.asarray(size, np.uint64))
+        return hashed ^ mixed(np.asarray(size, np.uint64))
 
     def runs(self) -> tuple[np.ndarray, np.ndarray]:
         """Where runs of 13 words begin, and shorter passages as a whole, with their half words."""
@@ -185,14 +186,6 @@ class _Read:
         short = (total < _RUN) & (total >= _SHORTEST)
         size = np.concatenate([np.full(len(begin), _RUN), total[short]])
         return np.concatenate([begin, first[short]]), size
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """Numbers as unlike each other as can be: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 @cache

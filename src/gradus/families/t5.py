@@ -239,6 +239,4 @@ def _output(content: Mapping[str, Any], shapes: Shapes) -> dict[str, bool]:
     return said | own_output(content, shapes, "lm_head.weight")
 
 
-def task_of(content: Mapping[str, Any], shapes: Shapes, file: Path) -> Task | None:
-    """What the head among tensors of these names and shapes answers; see `classification_task`."""
-    return classification_task(content, shapes, file)
+task_of = classification_task

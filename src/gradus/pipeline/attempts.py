@@ -3,16 +3,15 @@ took."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradus.core.storage import read_json
+from gradus.core.storage import read_json, read_lines
+from gradus.pipeline.finish import is_done
 from gradus.pipeline.loop import Goal, Patch
-from gradus.pipeline.patch import seeded
-from gradus.pipeline.plan import Node, Plan, make_plan
+from gradus.pipeline.plan import Node, Plan, patched_plan
 
 if TYPE_CHECKING:
     from gradus.pipeline.run import Runner
@@ -40,8 +39,7 @@ class Attempts:
 
     def plan(self, patch: Patch, variant: str, source: str, seeds: int) -> Plan:
         """The nodes of the recipe with `patch`, which stands in the file at `source`, and its first seeds."""
-        recipes = list(seeded(self.file, variant, self.file.patched(patch, source)))[:seeds]
-        return make_plan(self.file, self.runner.material, recipes)
+        return patched_plan(self.file, self.runner.material, patch, source, seeds, variant)
 
     def nodes(self, plan: Plan) -> list[Node]:
         """Those that the goal needs."""
@@ -64,7 +62,9 @@ class Attempts:
 
     def pay(self, ids: Iterable[str]) -> float:
         """The seconds that finished stages took, of those that were not paid for before."""
-        new = [id for id in dict.fromkeys(ids) if id not in self.paid and self._done(id)]
+        new = [
+            id for id in dict.fromkeys(ids) if id not in self.paid and is_done(self.runner.context.folder(id))
+        ]
         self.paid.update(new)
         times = [self.record(id)["times"] for id in new]
         return round(sum(one["train"] + one["evaluate"] for one in times), 3)
@@ -73,12 +73,8 @@ class Attempts:
         """stage.json."""
         return read_json(self.runner.context.folder(id) / "stage.json")
 
-    def _done(self, id: str) -> bool:
-        return (self.runner.context.folder(id) / "stage.json").is_file()
-
 
 def reports(folder: Path, metric: str) -> list[float]:
     """The metric at every evaluation of a stage so far."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [line for line in map(json.loads, lines) if line["kind"] == "evaluate"]
-    return [line["metrics"][metric] for line in found]
+    lines = read_lines(folder / "metrics.jsonl")
+    return [line["metrics"][metric] for line in lines if line["kind"] == "evaluate"]

@@ -3,7 +3,6 @@ stage.json."""
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import shutil
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradus.core.storage import digest_json, new_folder, read_json, write_file, write_json
+from gradus.core.storage import digest_json, new_folder, read_json, write_json, write_lines
 from gradus.data.rows import RowsData
 from gradus.distributed.precision import DTYPES
 from gradus.distributed.world import World
@@ -69,8 +68,10 @@ def finish(run: StageRun, learner: Learner) -> dict[str, Any]:
     record = _record(run, results, samples) | {"floors": floors.get("", {}), "zero_shot": answered}
     if prepared.members:
         record["members"] = {
-            name: _of_member(task) | {"floors": floors[name]} for name, task in prepared.members.items()
-        }
+            name: _known(task) | {"objectives": [objective.plain() for objective in task.node.stage.judged],
+                                  "metric": task.node.stage.metric, "floors": floors[name]}
+            for name, task in prepared.members.items()
+        }  # fmt: skip
     write_json(run.folder / "stage.json", record)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.world.barrier()
@@ -115,7 +116,7 @@ def _write_predictions(run: StageRun, split: str, scores: Mapping[str, Scores]) 
         task = run.prepared.tasks[name]
         if task.answers is not None:
             of_task = "-".join(filter(None, ("predictions", name, split)))
-            _write_lines(run.folder / f"{of_task}.jsonl", prediction_lines(task, task.splits[split], found))
+            write_lines(run.folder / f"{of_task}.jsonl", prediction_lines(task, task.splits[split], found))
 
 
 def _scored_floors(run: StageRun, task: Prepared, learner: Learner) -> dict[str, Any]:
@@ -197,10 +198,6 @@ def _taught(task: Prepared) -> dict[str, Any]:
                     "metrics": list(stage.text_metrics)}  # fmt: skip
 
 
-def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    write_file(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
 def _write_skipped(run: StageRun) -> None:
     """skipped.jsonl: the bad rows that were left out, one object a row; no file where there was none."""
     lines = [
@@ -209,17 +206,15 @@ def _write_skipped(run: StageRun) -> None:
         for row in split.skipped
     ]
     if lines:
-        _write_lines(run.folder / "skipped.jsonl", lines)
+        write_lines(run.folder / "skipped.jsonl", lines)
 
 
-def _of_member(task: Prepared) -> dict[str, Any]:
-    """What stage.json tells of one task of several."""
+def _known(task: Prepared) -> dict[str, Any]:
+    """What stage.json tells of the data of a stage, or of one task of several."""
     return {
         "data": {name: split.counts for name, split in task.splits.items()},
         "labels": list(task.labels.names) if task.labels else None,
         "label_weights": task.label_weights,
-        "objectives": [objective.plain() for objective in task.node.stage.judged],
-        "metric": task.node.stage.metric,
     }
 
 
@@ -326,9 +321,7 @@ def _record(
         "parameters": sum(parameter.numel() for parameter in trainer.learner.plain.parameters()),
         "cached_layers": prepared.cached,
         "learning": sum(shape.numel() for shape in prepared.learning.values()),
-        "data": {name: split.counts for name, split in prepared.splits.items()},
-        "labels": list(prepared.labels.names) if prepared.labels else None,
-        "label_weights": prepared.label_weights,
+        **_known(prepared),
         "transfer": [moved.plain() for moved in run.moved],
         "training": {
             "steps": trainer.clock.step, "rows": trainer.clock.rows, "tokens": trainer.clock.tokens,

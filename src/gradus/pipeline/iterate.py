@@ -73,12 +73,8 @@ class Iterating:
         return [self.goal.gain(a, b) for a, b in zip(ours, theirs)]
 
     def _over(self, standing: Attempt) -> str | None:
-        if self.goal.met(mean(standing.values), self.iterate.until):
-            return f"the target of {self.iterate.until:g} is met"
         spent = sum(step["seconds"] for step in self.steps[1:])
-        if self.iterate.minutes is not None and spent >= 60 * self.iterate.minutes:
-            return f"{self.iterate.minutes:g} minutes are spent"
-        return None
+        return self.iterate.over(self.goal, mean(standing.values), spent)
 
     def _note(
         self, name: str, patch: Patch, attempt: Attempt | None, gains: list[float], kept: bool,

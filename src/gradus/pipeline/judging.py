@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from gradus.data.sources import Source
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import Scores, score, summarise_all, summarise_part
+from gradus.pipeline.members import speaking
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.saying import answer_metrics
 from gradus.training.learner import Learner
@@ -35,10 +36,9 @@ def judge(prepared: Prepared, learner: Learner, split: str, step: int, world: Wo
 
 
 def _means(prepared: Prepared, found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    speaking = [found[name] for name in found if prepared.members[name].node.stage.answers_rows]
-    speaking = speaking or list(found.values())
-    shared = [key for key in speaking[0] if "." not in key and all(key in other for other in speaking)]
-    return {key: sum(metrics[key] for metrics in speaking) / len(speaking) for key in shared}
+    told = [found[name] for name in speaking({name: prepared.members[name].node.stage for name in found})]
+    shared = [key for key in told[0] if "." not in key and all(key in other for other in told)]
+    return {key: sum(metrics[key] for metrics in told) / len(told) for key in shared}
 
 
 def _judge_task(

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gradus.core.config import Config, wrong
 from gradus.core.errors import nearest
+from gradus.data.reader_options import first_double
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 
 Patch = Mapping[str, Any]
@@ -52,9 +53,6 @@ class Goal:
         """How much better `new` is; negative where it is worse."""
         return new - old if self.larger else old - new
 
-    def met(self, value: float, target: float | None) -> bool:
-        return target is not None and self.gain(value, target) >= 0
-
 
 def _known(text: str) -> str:
     Goal.of(text)
@@ -67,15 +65,28 @@ GoalName = Annotated[str, AfterValidator(_known)]
 class Loop(Config):
     """What search and iterate have in common: a goal, and when to stop."""
 
+    metric: GoalName | None = None
+    """STAGE.dev.METRIC: the number to drive at; of the result, what its stage is judged by, unless given."""
     until: float | None = None
     """The value of the metric that is enough."""
     minutes: float | None = Field(None, gt=0)
     """What the loop may take of training and evaluation, beyond the recipe as written; looked at between
     trials."""
 
-    def _require_reachable(self, metric: str | None) -> None:
-        if metric is not None and self.until is not None and self.until > 1 and Goal.of(metric).larger:
-            raise wrong("until", f"{metric} is never above 1", self.until, "90 % is 0.9")
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        above = self.until is not None and self.until > 1
+        if above and self.metric is not None and Goal.of(self.metric).larger:
+            raise wrong("until", f"{self.metric} is never above 1", self.until, "90 % is 0.9")
+        return self
+
+    def over(self, goal: Goal, value: float | None, seconds: float) -> str | None:
+        """Why it ends at this value after so many seconds; None where it goes on."""
+        if value is not None and self.until is not None and goal.gain(value, self.until) >= 0:
+            return f"the target of {self.until:g} is met"
+        if self.minutes is not None and seconds >= 60 * self.minutes:
+            return f"{self.minutes:g} minutes are spent"
+        return None
 
 
 class Dimension(Config):
@@ -127,11 +138,6 @@ class Search(Loop):
     """A trial is given up where its best evaluation so far is worse than the median of what finished trials
     had at that time, once there are five (Optuna's rule; Golovin et al. 2017, section 3.2.2)."""
 
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        self._require_reachable(self.metric)
-        return self
-
     @property
     def goal(self) -> Goal:
         return Goal.of(self.metric)
@@ -142,18 +148,11 @@ class Iterate(Loop):
 
     order: list[str] = Field(alias="try", min_length=1)
     """Names of variants, in the order in which they are tried; alone they are not run."""
-    metric: GoalName | None = None
-    """STAGE.dev.METRIC: the number to drive at; of the result, what its stage is judged by, unless given."""
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        self._require_reachable(self.metric)
-        return self
 
     @field_validator("order")
     @classmethod
     def _once(cls, order: list[str]) -> list[str]:
-        if twice := next((name for name in order if order.count(name) > 1), None):
+        if twice := first_double(order):
             raise wrong("", "this variant stands there twice", twice)
         return order
 

@@ -10,8 +10,7 @@ from gradus.core.errors import counted
 from gradus.pipeline.estimate import Estimate
 from gradus.pipeline.loop import Goal, Loop, Patch, Search, merged
 from gradus.pipeline.material import Material
-from gradus.pipeline.patch import seeded
-from gradus.pipeline.plan import Node, Plan, make_plan
+from gradus.pipeline.plan import Node, Plan, patched_plan
 
 Price = Callable[[Node], Estimate]
 
@@ -33,10 +32,8 @@ class _Costs:
 
     def nodes(self, patch: Patch, source: str, goal: Goal, seeds: int) -> list[Node]:
         """The stages that `patch` adds to the recipe as written, as far as the goal."""
-        file = self.written.file
-        recipes = list(seeded(file, source, file.patched(patch, source)))[:seeds]
-        nodes = make_plan(file, self.material, recipes).until(goal.stage)
-        return [node for node in nodes if node.id not in self.written.nodes]
+        plan = patched_plan(self.written.file, self.material, patch, source, seeds)
+        return [node for node in plan.until(goal.stage) if node.id not in self.written.nodes]
 
     def sum(self, nodes: Sequence[Node], what: str) -> Any:
         total = 0

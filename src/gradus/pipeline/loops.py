@@ -3,8 +3,6 @@ found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +11,8 @@ from gradus.pipeline.attempts import Attempts
 from gradus.pipeline.iterate import Iterating
 from gradus.pipeline.loop import Goal, Patch
 from gradus.pipeline.material import Material
-from gradus.pipeline.mistakes import Key, dotted, key_of, line_of
-from gradus.pipeline.patch import seeded
-from gradus.pipeline.plan import Plan, make_plan
+from gradus.pipeline.mistakes import Key, dotted, line_of
+from gradus.pipeline.plan import Plan, patched_plan
 from gradus.pipeline.prepare import prepare, reported
 from gradus.pipeline.proposals import require_library
 from gradus.pipeline.reading import RecipeFile
@@ -53,7 +50,7 @@ def prove_loops(written: Plan, material: Material) -> None:
     recipe = written.file.recipe
     if (search := recipe.search) is not None:
         goal = recipe.goal(search)
-        with _in_recipe(written.file):
+        with written.file.placed(goal.stage):
             require_library()
             _require_reported(goal, "search", written, material)
         for path, dimension in search.space.items():
@@ -62,7 +59,7 @@ def prove_loops(written: Plan, material: Material) -> None:
                 raise _idle(written.file, ("search", "space", path), goal)
     if (iterate := recipe.iterate) is not None:
         goal = recipe.goal(iterate)
-        with _in_recipe(written.file):
+        with written.file.placed(goal.stage):
             _require_reported(goal, "iterate", written, material)
         before = written.outcomes[0]["stages"][goal.stage]
         for name in iterate.order:
@@ -73,12 +70,11 @@ def prove_loops(written: Plan, material: Material) -> None:
 def _goal(written: Plan, material: Material, patch: Patch, source: str, goal: Goal) -> str:
     """The id of the goal's stage, first seed, with `patch`."""
     file = written.file
-    recipe = file.patched(patch, source)
-    if goal.stage not in recipe.stages:
+    stages: dict[str, str] = patched_plan(file, material, patch, source, seeds=1).outcomes[0]["stages"]
+    if goal.stage not in stages:
         line = line_of(tuple(source.split(".", 1)), file.lines)
         raise UserError(f"leaves out the stage of {goal}", file=file.path, line=line, field=source)
-    first = next(seeded(file, source, recipe))
-    return make_plan(file, material, [first]).outcomes[0]["stages"][goal.stage]
+    return stages[goal.stage]
 
 
 def _idle(file: RecipeFile, key: Key, goal: Goal) -> UserError:
@@ -95,14 +91,3 @@ def _require_reported(goal: Goal, key: str, written: Plan, material: Material) -
         raise UserError(
             "this stage reports no such metric", field=f"{key}.metric", text=goal.metric, hint=hint
         )
-
-
-@contextmanager
-def _in_recipe(file: RecipeFile) -> Iterator[None]:
-    """A mistake that names no file gets its line in the recipe."""
-    try:
-        yield
-    except UserError as mistake:
-        if mistake.file is None:
-            mistake.file, mistake.line = file.path, line_of(key_of(mistake.field or ""), file.lines)
-        raise

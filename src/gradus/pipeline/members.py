@@ -53,14 +53,16 @@ def _alone(stage: Stage, name: str, data: Any) -> Stage:
     return alone.model_copy(update=changes)
 
 
-def members_metric(members: dict[str, Stage]) -> str:
-    """What the tasks together are judged by: the mean of what all are judged by, or the first one's own.
+def speaking(members: Mapping[str, Stage]) -> list[str]:
+    """The tasks that speak for all: those with labels or answers where there are any."""
+    return [name for name, one in members.items() if one.answers_rows] or list(members)
 
-    Those with labels or answers speak for all where there are any, and those without dev not at all.
-    """
+
+def members_metric(members: dict[str, Stage]) -> str:
+    """What the tasks together are judged by: the mean of what all that speak are judged by, or the first
+    one's own; those without dev say nothing."""
     judged = {name: one for name, one in members.items() if one.data.dev is not None} or members
-    asked = {name: one for name, one in judged.items() if one.answers_rows} or judged
-    metrics = {name: one.metric for name, one in asked.items()}
+    metrics = {name: members[name].metric for name in speaking(judged)}
     if len(set(metrics.values())) == 1:
         return next(iter(metrics.values()))
     return ".".join(next(iter(metrics.items())))

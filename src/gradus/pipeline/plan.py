@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.pipeline.augmenting import augment_digests
 from gradus.pipeline.fitting import as_text
+from gradus.pipeline.loop import Patch
 from gradus.pipeline.material import Material
-from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes
+from gradus.pipeline.patch import AS_WRITTEN, Patched, patched_recipes, seeded
 from gradus.pipeline.probing import probe_digests
 from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.recipe import Recipe
@@ -141,6 +143,15 @@ def make_plan(file: RecipeFile, material: Material, recipes: Iterable[Patched] |
     plan = Plan(file)
     plan.add(patched_recipes(file) if recipes is None else recipes, material)
     return plan
+
+
+def patched_plan(
+    file: RecipeFile, material: Material, patch: Patch, source: str, seeds: int, variant: str = ""
+) -> Plan:
+    """The plan of the recipe with `patch`, which stands in the file at `source`, alone, with the first
+    `seeds` of it."""
+    recipes = seeded(file, variant or source, file.patched(patch, source))
+    return make_plan(file, material, islice(recipes, seeds))
 
 
 def _results(recipe: Recipe, as_written: Recipe) -> list[str]:

@@ -32,7 +32,7 @@ from gradus.objectives import serving, window_of
 from gradus.pipeline.augmenting import augmented_rows
 from gradus.pipeline.fitting import require_parameters
 from gradus.pipeline.material import Material
-from gradus.pipeline.members import require_equal_labels
+from gradus.pipeline.members import require_equal_labels, speaking
 from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import make_probes
@@ -362,7 +362,7 @@ def _choosable(prepared: Prepared) -> set[str]:
     """The metrics that a stage may be chosen by; of several tasks each one's, and what all report."""
     legal = {name: _reported(task) for name, task in prepared.tasks.items() if "dev" in task.splits}
     if prepared.members:
-        telling = [name for name in legal if prepared.members[name].node.stage.answers_rows] or [*legal]
+        telling = speaking({name: prepared.members[name].node.stage for name in legal})
         common = set.intersection(*(legal[name] for name in telling))
         legal = {name: {f"{name}.{metric}" for metric in own} for name, own in legal.items()} | {"": common}
     return set[str]().union(*legal.values())

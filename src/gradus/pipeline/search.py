@@ -12,12 +12,12 @@ trials and the same bits, and the trial under way from its checkpoint.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from gradus.core.storage import digest_json, write_file
+from gradus.core.patches import short_names, shown
+from gradus.core.storage import digest_json, read_lines, write_lines
 from gradus.pipeline.attempts import Attempts, reports
 from gradus.pipeline.finish import is_done
 from gradus.pipeline.loop import Goal, Search
@@ -66,8 +66,7 @@ class Searching:
             line = self._try(self.proposals.ask(self.history))
             self.history.append(line)
             if self.context.world.first:
-                text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.history)
-                write_file(self.path, text)
+                write_lines(self.path, self.history)
                 self._clear(line)
             self.context.world.barrier()
             self.context.told.say(self.told(line))
@@ -86,14 +85,10 @@ class Searching:
     def over(self) -> str | None:
         """Why nothing more is tried; None where something is."""
         best = self.best()
-        if best and self.goal.met(best["value"], self.search.until):
-            return f"the target of {self.search.until:g} is met"
-        if len(self.history) >= self.search.trials:
-            return f"{len(self.history)} trials are done"
         spent = sum(line["seconds"] for line in self.history[1:])  # the first is the recipe as written
-        if self.search.minutes is not None and spent >= 60 * self.search.minutes:
-            return f"{self.search.minutes:g} minutes are spent"
-        return None
+        why = self.search.over(self.goal, best["value"] if best else None, spent)
+        tried = len(self.history)
+        return why or (f"{tried} trials are done" if tried >= self.search.trials else None)
 
     def told(self, line: dict[str, Any]) -> str:
         """One trial and the best so far, in a line."""
@@ -129,7 +124,7 @@ class Searching:
         except NotFinite as mistake:
             state, problem = "failed", mistake.problem
             extra = mistake.seconds + self.attempts.pay(needed.values())
-        found = reports(goal, self.goal.metric) if (goal / "metrics.jsonl").is_file() else []
+        found = reports(goal, self.goal.metric)
         return {"trial": number, "patch": asked.patch, "state": state, "value": value, "reports": found,
                 "seconds": round(extra, 3), "stages": needed, "problem": problem}  # fmt: skip
 
@@ -140,22 +135,7 @@ class Searching:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self) -> list[dict[str, Any]]:
-        if self.attempts.runner.fresh or not self.path.is_file():
-            return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-
-
-def short_names(paths: list[str]) -> dict[str, str]:
-    """Each path's last word, or the whole of it where two end alike."""
-    last = [path.rsplit(".", 1)[-1] for path in paths]
-    return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last)}
-
-
-def shown(value: Any) -> str:
-    """A value of a space, in few digits."""
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return [] if self.attempts.runner.fresh else read_lines(self.path)
 
 
 def _values(file: RecipeFile, search: Search) -> dict[str, Any]:

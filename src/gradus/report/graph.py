@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
+from gradus.core.errors import counted
 from gradus.evaluation.statistics import mean
 from gradus.report import words
 from gradus.report.figures import cut, line, series_class, svg, text
@@ -48,9 +49,7 @@ class Group:
 
     @property
     def seeds(self) -> str:
-        return (
-            f"seed {self.stages[0].seed}" if len(self.stages) == 1 else words.plural(len(self.stages), "seed")
-        )
+        return f"seed {self.stages[0].seed}" if len(self.stages) == 1 else counted(len(self.stages), "seed")
 
     @property
     def done(self) -> list[Stage]:

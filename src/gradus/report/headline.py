@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gradus.core.errors import counted
 from gradus.report.records import Run
 from gradus.report.summary import Floor, Line, Table, is_better, tables
 from gradus.report.tasks import AVERAGE, Tasks, task_tables
-from gradus.report.words import SHARES, metric_name, number, plural, probability
+from gradus.report.words import SHARES, metric_name, number, probability
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def headline(run: Run) -> Headline:
 def unfinished(run: Run) -> list[str]:
     """A line that says how far a run has come; none of one that is through."""
     done, planned = sum(stage.finished for stage in run.stages.values()), len(run.stages)
-    return [] if done == planned else [f"Not finished: {done} of {plural(planned, 'stage')} done."]
+    return [] if done == planned else [f"Not finished: {done} of {counted(planned, 'stage')} done."]
 
 
 def _of_tasks(table: Tasks) -> tuple[str, list[str]]:
@@ -56,7 +57,7 @@ def _tested(verdicts: dict[str, str | None]) -> list[str]:
 
 def _over_tasks(base: Line, other: Line, verdicts: list[str]) -> str:
     """ "pretraining helped on 3 of 4 tasks, hurt on 1: average 71.3 against 60.2"."""
-    worse, better, tasks = verdicts.count("worse"), verdicts.count("better"), plural(len(verdicts), "task")
+    worse, better, tasks = verdicts.count("worse"), verdicts.count("better"), counted(len(verdicts), "task")
     what = _left_out(other.variant)
     unsure = f"whether {what} helped" if what else f"“{other.variant}” from “{base.variant}”"
     said = f"{what} helped" if what else f"“{base.variant}” beats “{other.variant}”"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from gradus.core.storage import read_json
+from gradus.core.errors import counted
+from gradus.core.patches import short_names, shown
+from gradus.core.storage import read_json, read_lines
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.evaluation.statistics import deviation, mean
 from gradus.report.figures import cut, line, svg, text
 from gradus.report.grids import Grid, Row
 from gradus.report.records import Run
 from gradus.report.summary import Table, is_better, tables
-from gradus.report.words import duration, metric_name, number, plural, with_deviation
+from gradus.report.words import duration, metric_name, number, with_deviation
 
 KEPT, DROPPED = "kept", "dropped"
 ROW, TRUNK, BRANCH = 44.0, 14.0, 30.0
@@ -21,60 +22,49 @@ ROW, TRUNK, BRANCH = 44.0, 14.0, 30.0
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What plan.json says of a search, and its trials so far; as exported."""
+class _Told:
+    """What plan.json says of a loop; as exported."""
 
     plan: dict[str, Any]
-    trials: list[dict[str, Any]]
 
     @property
     def metric(self) -> str:
         return self.plan["metric"].split(".", 2)[2]
+
+
+@dataclass(frozen=True)
+class Searched(_Told):
+    """A search and its trials so far."""
+
+    trials: list[dict[str, Any]]
 
     def grid(self) -> Grid:
         """A line a trial: what was tried, what it was worth on dev, how it ended."""
         own = self.metric
         paths = list(self.plan["space"])
-        header = [
-            "trial",
-            *map(_last(paths).get, paths),
-            f"{metric_name(own)}, dev",
-            "best so far",
-            "ended",
-            "took",
-        ]
+        value = f"{metric_name(own)}, dev"
+        header = ["trial", *short_names(paths).values(), value, "best so far", "ended", "took"]
         rows, best = [], None
         for one in self.trials:
             if one["state"] == "done" and (best is None or is_better(_base(own), one["value"], best)):
                 best = one["value"]
-            tried = [_short(one["patch"].get(path, "as written")) for path in paths]
-            value = number(one["value"], own) if one["state"] == "done" else "–"
-            cells = [
-                str(one["trial"]),
-                *tried,
-                value,
-                number(best, own),
-                _ended(one, own),
-                duration(one["seconds"]),
-            ]
-            rows.append(Row("variant", cells))
+            cells = [shown(one["patch"].get(path, "as written")) for path in paths]
+            cells += [number(one["value"] if one["state"] == "done" else None, own), number(best, own)]
+            rows.append(
+                Row("variant", [str(one["trial"]), *cells, _ended(one, own), duration(one["seconds"])])
+            )
         notes = [f"Judged by {self.plan['metric']}, one seed; test was not looked at."]
         if until := self.plan.get("until"):
-            notes.append(f"Until {number(until, own)}, at most {plural(self.plan['trials'], 'trial')}.")
-        return Grid("search", [str(name) for name in header], rows, frozenset({"ended"}), notes)
+            notes.append(f"Until {number(until, own)}, at most {counted(self.plan['trials'], 'trial')}.")
+        return Grid("search", header, rows, frozenset({"ended"}), notes)
 
 
 @dataclass(frozen=True)
-class Iterated:
-    """What plan.json says of iterate, and its steps so far; as exported."""
+class Iterated(_Told):
+    """Iterate and its steps so far."""
 
-    plan: dict[str, Any]
     steps: list[dict[str, Any]]
     over: str | None
-
-    @property
-    def metric(self) -> str:
-        return self.plan["metric"].split(".", 2)[2]
 
     def grid(self) -> Grid:
         """A line a step, below what it stands on."""
@@ -90,7 +80,7 @@ class Iterated:
         rule = "is above their sample deviation" if seeds > 1 else "is above 0 (one seed has no deviation)"
         notes = [
             "Each step stands on those kept above it. It is kept where the mean of its paired differences "
-            f"over {plural(seeds, 'seed')} in {self.plan['metric']} {rule}."
+            f"over {counted(seeds, 'seed')} in {self.plan['metric']} {rule}."
         ]
         return Grid("iterate", header, rows, frozenset({"step", "ended"}), notes + self.end())
 
@@ -145,9 +135,7 @@ def searched(run: Run) -> Searched | None:
     plan = run.loops.get("search")
     if plan is None:
         return None
-    file = run.folder / plan["file"]
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return Searched(plan, [json.loads(one) for one in lines])
+    return Searched(plan, read_lines(run.folder / plan["file"]))
 
 
 def iterated(run: Run) -> Iterated | None:
@@ -193,18 +181,6 @@ def _base(metric: str) -> str:
 
 def _ended(one: dict[str, Any], metric: str) -> str:
     if one["state"] == "pruned":
-        at = plural(len(one["reports"]), "evaluation")
+        at = counted(len(one["reports"]), "evaluation")
         return f"pruned after {at} at {number(one['reports'][-1], metric)}"
     return f"failed: {one['problem']}" if one["state"] == "failed" else "done"
-
-
-def _last(paths: list[str]) -> dict[str, str]:
-    """Each path's last word, or the whole of it where two end alike."""
-    ends = [path.rsplit(".", 1)[-1] for path in paths]
-    return {path: end if ends.count(end) == 1 else path for path, end in zip(paths, ends)}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

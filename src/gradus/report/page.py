@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from gradus.core.errors import counted
 from gradus.core.storage import write_file
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.report import words
@@ -52,7 +53,9 @@ def page(run: Run) -> str:
     from markupsafe import Markup
 
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.globals.update(words=words, series_class=series_class, figure=Markup, parted=_parted)
+    jinja.globals.update(
+        words=words, counted=counted, series_class=series_class, figure=Markup, parted=_parted
+    )
     source = files("gradus.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     colours = {variant: index for index, variant in enumerate(run.variants)}
     every, compared, moved, answered = groups(run), tables(run), transferred(run), asked(run)
@@ -130,7 +133,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     seconds = sum(stage.part("training").get("seconds") or 0 for stage in done)
     tokens = sum(stage.part("training").get("tokens") or 0 for stage in done)
     sizes = [stage.record["parameters"] for stage in run.stages.values() if stage.record.get("parameters")]
-    amounts = words.plural(len(run.variants), "variant"), words.plural(len(run.seeds), "seed")
+    amounts = counted(len(run.variants), "variant"), counted(len(run.seeds), "seed")
     facts = [(amount.split()[0], amount.split()[1]) for amount in amounts]
     facts += [(f"{len(done)} of {len(run.stages)}", "stages done")]
     facts += [(words.count(max(sizes)), "parameters")] if sizes else []
@@ -215,11 +218,11 @@ def _data(own: Sequence[Group]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for group in own:
         for stage in group.stages[:1]:
-            for split, counted in stage.part("data").items():
-                known = {"split": split, "labels": counted.get("labels") or {}}
+            for split, read in stage.part("data").items():
+                known = {"split": split, "labels": read.get("labels") or {}}
                 known["weights"] = stage.record.get("label_weights") if split == "train" else None
-                known |= {key: counted.get(key) for key in DATA_COUNTS}
-                known["left_out"] = sum(counted.get(key) or 0 for key in LEFT_OUT)
+                known |= {key: read.get(key) for key in DATA_COUNTS}
+                known["left_out"] = sum(read.get(key) or 0 for key in LEFT_OUT)
                 if known not in [line["counts"] for line in lines]:
                     lines.append({"variants": group.title, "counts": known})
     return lines

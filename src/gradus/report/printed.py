@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradus.core.errors import UserError
+from gradus.core.errors import UserError, counted
 from gradus.core.storage import read_json, write_json
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.evaluation.statistics import mean
@@ -19,7 +19,7 @@ from gradus.report.loops import Iterated, Searched, at_last, iterated, loop_grid
 from gradus.report.records import Run, Stage, load_run
 from gradus.report.summary import Table, tables
 from gradus.report.tasks import task_tables
-from gradus.report.words import count, plural
+from gradus.report.words import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -191,8 +191,10 @@ def _markdown(record: dict[str, Any]) -> str:
 
 def _machine(machine: dict[str, Any], several: bool) -> str:
     """A machine, what ran there, and how fast; the count of stages where there are `several` machines."""
-    facts = [f"{plural(machine['stages'], 'stage')} on {machine['device']}" if several else machine["device"]]
-    facts[0] += f", {machine['precision']}, {plural(machine['threads'], 'thread')}"
+    facts = [
+        f"{counted(machine['stages'], 'stage')} on {machine['device']}" if several else machine["device"]
+    ]
+    facts[0] += f", {machine['precision']}, {counted(machine['threads'], 'thread')}"
     facts += [f"{name} {version}" for name, version in machine["versions"].items()]
     facts += [f"{stage} {count(speed)} tokens/s" for stage, speed in machine["tokens_per_second"].items()]
     return "; ".join(facts)

@@ -74,10 +74,6 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
-def plural(amount: int, noun: str) -> str:
-    return f"{amount} {noun}" + ("" if amount == 1 else "s")
-
-
 def listed(words: list[str]) -> str:
     """ "a, b and c"."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
