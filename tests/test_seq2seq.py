@@ -297,7 +297,7 @@ def test_a_killed_pre_training_goes_on_to_the_same_bits(tmp_path: Path, monkeypa
         tmp_path / "both.yaml", {"kind": "span_corruption", "sentinels": 10},
         {"stages.pretrain.save": {"every": "3 steps"}},
     )  # fmt: skip
-    killed_and_whole(path, "finetune", monkeypatch)
+    killed_and_whole(path, "pretrain", monkeypatch)
 
 
 @pytest.mark.parametrize(
