@@ -258,6 +258,19 @@ def test_what_cannot_be_taught_is_told(name: str, tmp_path: Path, command: Comma
         assert words in told, told
 
 
+def test_a_teacher_of_several_tasks_is_refused_before_it_learns(tmp_path: Path, command: Command) -> None:
+    tasks = [TASK | {"on": "a"}, TASK | {"on": "b"}]
+    teacher = STUDENT | {"data": {"mix": {"a": ROWS, "b": ROWS}}, "objectives": tasks}
+    path = recipe(tmp_path / "wrong.yaml", {"stages.finetune": teacher}, student=STUDENT)
+    mixed = run(path, runs=tmp_path / "runs", device="cpu", until="finetune")
+    folder = folder_of(mixed, "finetune") / "model"
+    for name in ("finetune", {"folder": str(folder)}):
+        lessons = [SOFT | {"teacher": name}, TASK]
+        recipe(path, {"stages.finetune": teacher}, student=STUDENT | {"objectives": lessons})
+        status, told = command("check", path, "--runs", tmp_path / "runs", "--device", "cpu")
+        assert status == 2 and "this teacher knows several tasks: a, b" in " ".join(told.split()), told
+
+
 def test_a_teacher_counts_in_what_is_decided_and_estimated(tmp_path: Path, command: Command) -> None:
     path = recipe(tmp_path / "plan.yaml")
 

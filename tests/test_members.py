@@ -398,6 +398,13 @@ def test_the_target_s_own_text_without_labels_and_without_dev(tmp_path: Path) ->
     assert {one["what"] for one in tuned["transfer"]} == {"loaded", "new"}
 
 
+def test_check_prices_every_value_of_a_search(tmp_path: Path) -> None:
+    limit = {"stages.multi.data.mix.english.limit": {"integers": [8, 16]}}
+    search = {"search": {"metric": "multi.dev.loss", "space": limit}}
+    checks = gradus.check(mixed(tmp_path), runs=tmp_path / "runs", settings=search)
+    assert checks.loops.lines[1:] == ["search: stages.multi.data.mix.english.limit: integers [8, 16]"]
+
+
 def test_check_says_what_an_epoch_is_made_of_and_what_it_costs(tmp_path: Path) -> None:
     parts = members(tmp_path)
     parts["chinese"] = rows(tmp_path / "long.tsv", {"海" * 99: "长", **CHINESE}, 3)

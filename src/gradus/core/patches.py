@@ -1,4 +1,4 @@
-"""Patches (full path -> value) as a person reads them."""
+"""A patch as a reader is told of it: its paths by their last words, its values in few digits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last)}
 
 
-def shown(value: Any) -> str:
-    """A value in few digits."""
+def short_value(value: Any) -> str:
+    """A value in at most three digits, a list or dictionary as JSON."""
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -145,11 +145,13 @@ def _teacher(teacher: Node | Path, material: Material) -> Known:
         found = read_folder(teacher)
         tokenizer = Tokenizer.load(teacher) if (teacher / TOKENIZER).is_file() else None
         named = tuple(found.labels or ())
-        return Known(str(teacher), tokenizer, found.config, found.task or "tokens", named)
+        tasks = tuple((found.card or {}).get("members") or ())
+        return Known(str(teacher), tokenizer, found.config, found.task or "tokens", named, tasks)
     start, data = _leaving(teacher, material), teacher.stage.data
     answers = _answers(teacher, data, material) if isinstance(data, RowsData) else None
     named = answers.names if isinstance(answers, Labels) else ()
-    return Known(teacher.name, start.tokenizer, start.model, teacher.stage.measure, named)
+    stage = teacher.stage
+    return Known(teacher.name, start.tokenizer, start.model, stage.measure, named, tuple(stage.members))
 
 
 def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

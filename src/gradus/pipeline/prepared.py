@@ -120,7 +120,7 @@ class Prepared:
     def _of_members(self, config: ObjectiveConfig) -> Objective:
         """The objective as the data sets that it is on know it."""
         own = {
-            name: next(one for one, its in zip(task.objectives, task.node.stage.judged) if its is config)
+            name: next(one for one, its in zip(task.objectives, task.node.stage.judged) if its == config)
             for name, task in self.members.items()
             if name in (config.members or self.members)
         }

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gradus.core.patches import short_names, shown
+from gradus.core.patches import short_names, short_value
 from gradus.core.storage import digest_json, read_lines, write_lines
 from gradus.pipeline.attempts import Attempts, reports
 from gradus.pipeline.finish import is_done
@@ -92,7 +92,7 @@ class Searching:
 
     def told(self, line: dict[str, Any]) -> str:
         """One trial and the best so far, in a line."""
-        tried = ", ".join(f"{self.names[path]} {shown(value)}" for path, value in line["patch"].items())
+        tried = ", ".join(f"{self.names[path]} {short_value(value)}" for path, value in line["patch"].items())
         ended = f"{self.goal.metric} {line['value']:.4f}" if line["state"] == "done" else line["state"]
         if line["state"] == "pruned":
             ended += f" after {len(line['reports'])} evaluations at {line['reports'][-1]:.4f}"

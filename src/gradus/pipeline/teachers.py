@@ -17,13 +17,15 @@ BY_ROWS = "soft labels of rows go by their text, whatever the tokenizer: leave o
 @dataclass(frozen=True)
 class Known:
     """What is known of a teacher before it is asked: its place or its stage's name, its model, what its head
-    answers (`tokens` where it has none) and the classes in the order of its logits."""
+    answers (`tokens` where it has none), the classes in the order of its logits, and its tasks where it has
+    several."""
 
     name: str
     tokenizer: Tokenizer | None
     model: ModelConfig
     measure: str
     labels: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
 
 
 def require_teacher(prepared: Prepared, teacher: Known) -> None:
@@ -32,6 +34,9 @@ def require_teacher(prepared: Prepared, teacher: Known) -> None:
     assert lesson is not None
     task = prepared.objectives[prepared.main]
     field = f"stages.{prepared.node.name}.objectives.teacher"
+    if teacher.tasks:
+        problem = f"this teacher knows several tasks: {', '.join(teacher.tasks)}"
+        raise UserError(problem, field=field, text=teacher.name, hint="one that was taught one task alone")
     if lesson.weight and task.measure != "tokens":
         if teacher.measure != task.measure:
             hint = f"one that learnt {task.name}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradus.core.errors import counted
-from gradus.core.patches import short_names, shown
+from gradus.core.patches import short_names, short_value
 from gradus.core.storage import read_json, read_lines
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.evaluation.statistics import deviation, mean
@@ -48,7 +48,7 @@ class Searched(_Told):
         for one in self.trials:
             if one["state"] == "done" and (best is None or is_better(_base(own), one["value"], best)):
                 best = one["value"]
-            cells = [shown(one["patch"].get(path, "as written")) for path in paths]
+            cells = [short_value(one["patch"].get(path, "as written")) for path in paths]
             cells += [number(one["value"] if one["state"] == "done" else None, own), number(best, own)]
             rows.append(
                 Row("variant", [str(one["trial"]), *cells, _ended(one, own), duration(one["seconds"])])
