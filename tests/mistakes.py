@@ -35,7 +35,7 @@ stages:
 BOOK = "It was a dark and stormy night. 天黑了，风很大。\n" * 40
 HEADER = "text\tlabel\n"
 ROWS = "".join(f"good film {n} 好看\tyes\nbad film {n} 难看\tno\n" for n in range(8))
-STAGE_KEYS = "one of from, data, objectives, model, optimizer"
+STAGE_KEYS = "one of from, data, augment, objectives, model, optimizer"
 GB = "好看".encode("gb18030")
 
 

@@ -255,9 +255,11 @@ def test_the_report_sets_time_and_memory_beside_the_score(tmp_path: Path) -> Non
     told = results_markdown([tmp_path / "one.json"])
     assert "### what it took" in told and "| finetune, dev (accuracy) | rank 2 |" in told
     assert "what it took" not in results_markdown([exported(tmp_path / "plain")])
+    variants = {"sgd": {"stages.finetune.optimizer": {"kind": "sgd", "lr": 0.1}}}
+    assert "what it took" in results_markdown([exported(tmp_path / "optimizers", {"variants": variants})])
 
 
-def exported(folder: Path) -> Path:
+def exported(folder: Path, patch: dict[str, Any] | None = None) -> Path:
     from gradus.report import export
 
-    return export(gradus.run(tiny(folder / "one.yaml"), runs=folder), folder / "one.json")
+    return export(gradus.run(tiny(folder / "one.yaml", patch), runs=folder), folder / "one.json")

@@ -18,7 +18,6 @@ import pytest
 import test_objectives
 import torch
 import toy
-import yaml
 from made_up_members import CHINESE, OBJECTIVES, SINGLE, members, mixed, rows
 from test_laws import farthest, gradients
 from test_mixture import windows
@@ -384,17 +383,6 @@ def test_labels_under_one_head_weigh_what_each_data_set_says() -> None:
     assert float(both(batch).detach()) == pytest.approx(float(wanted.mean(1).sum()), rel=1e-5)
 
 
-def test_check_prices_a_search_over_a_stage_of_several_tasks(tmp_path: Path) -> None:
-    """The dearest corner is a stage that was made ready before, under another name of the same patch."""
-    path = mixed(tmp_path)
-    space = {"stages.multi.data.mix.english.limit": {"integers": [4, 8]}}
-    recipe = yaml.safe_load(path.read_text("utf-8"))
-    recipe["search"] = {"metric": "multi.dev.loss", "space": space}
-    path.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-    checks = gradus.check(path, runs=tmp_path / "runs", device="cpu")
-    assert any(line.startswith("search: multi.dev.loss: ") for line in checks.loops.lines)
-
-
 def test_check_counts_the_chains_of_a_task(tmp_path: Path) -> None:
     """Many tags scored together beside other rows take what they would take alone, and no less."""
     tags = "".join(f"船{number} B-T{number}\n海 O\n\n" for number in range(120))
@@ -455,6 +443,13 @@ def test_the_target_s_own_text_without_labels_and_without_dev(tmp_path: Path) ->
     assert adapted["digests"]["data"] == tuned["digests"]["data"]
     assert adapted["training"]["rows"] == tuned["data"]["train"]["rows"] < 24
     assert {one["what"] for one in tuned["transfer"]} == {"loaded", "new"}
+
+
+def test_check_prices_every_value_of_a_search(tmp_path: Path) -> None:
+    limit = {"stages.multi.data.mix.english.limit": {"integers": [8, 16]}}
+    search = {"search": {"metric": "multi.dev.loss", "space": limit}}
+    checks = gradus.check(mixed(tmp_path), runs=tmp_path / "runs", settings=search)
+    assert checks.loops.lines[1:] == ["search: stages.multi.data.mix.english.limit: integers [8, 16]"]
 
 
 def test_check_says_what_an_epoch_is_made_of_and_what_it_costs(tmp_path: Path) -> None:

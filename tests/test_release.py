@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from made_up_release import TEXT, shapes, vocabulary, write_release, write_vocabulary, write_weights
 from typer.testing import CliRunner
 
@@ -223,6 +224,22 @@ def test_a_classifier_of_hugging_face(tmp_path: Path, labels: int, task: str) ->
         expected = theirs(torch.tensor([ids])).logits[0].numpy()
     found = gradus.load(tmp_path / "ours", device="cpu").logits([ids])[0]
     assert np.abs(found - expected).max() < 1e-5
+
+
+def test_the_head_of_a_classifier_goes_on_where_the_labels_are_the_same(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "hub", "OpenAIGPTForSequenceClassification", id2label={0: "bad", 1: "good"})
+    convert(tmp_path / "hub", tmp_path / "ours")
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "the ship\tgood\nthe sea\tbad\n" * 8)
+    for labels, what in ({}, "loaded"), ({"map": {"label": {"bad": "poor"}}}, "new"):
+        form = {"kind": "single", "text": "text", "label": "label"}
+        data = {"kind": "rows", "train": "rows.tsv", "format": form, **labels}
+        stage = {"from": {"folder": "ours"}, "data": data, "objectives": [{"kind": "classification"}]}
+        recipe = {"seed": 1, "stages": {"more": {**stage, "length": "1 step"}}}
+        (tmp_path / f"{what}.yaml").write_text(yaml.safe_dump(recipe))
+        run = gradus.run(tmp_path / f"{what}.yaml", runs=tmp_path / "runs")
+        (record,) = run.glob("stages/*/stage.json")
+        moved = {one["tensor"]: one["what"] for one in json.loads(record.read_text())["transfer"]}
+        assert moved["heads.more.score.weight"] == what
 
 
 def test_a_pickle_is_refused_with_the_way_out(tmp_path: Path) -> None:

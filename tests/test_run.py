@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.numpy import load_file
 from tiny import tiny
 
+import gradus
 from gradus.core.errors import UserError
 from gradus.pipeline.check import check
 from gradus.pipeline.run import run
@@ -66,6 +68,16 @@ def test_variants_and_seeds_share_what_they_have_in_common(
 
     slower = start(recipe, settings={"stages.finetune.optimizer.lr": 1e-3})
     assert len(slower) == 9 and times(slower).items() >= times(records).items()
+
+
+@pytest.mark.parametrize("name", ["train", "half", "type"])
+def test_a_stage_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """Its head is named after it, and torch's modules have methods of these names."""
+    stages = yaml.safe_load(tiny(tmp_path / "one.yaml").read_text())["stages"]
+    patch = {"stages": {"pretrain": stages["pretrain"], name: stages["finetune"]}}
+    run = gradus.run(tiny(tmp_path / "one.yaml", patch), runs=tmp_path)
+    (folder,) = run.glob(f"stages/{name}-*/model")
+    assert len(list(gradus.load(folder).predict(["the sea"]))) == 1
 
 
 def test_what_decides_the_bits_is_in_the_fingerprint(recipe: Path) -> None:

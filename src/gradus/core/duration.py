@@ -1,7 +1,7 @@
 """Amounts with units: "3 epochs", "1000 steps", "2e9 tokens", "30 minutes", "64 windows", "10 %".
 
-`Duration`, `Interval`, `SaveInterval`, `BatchSize`, `Share`, `Part` and `Warmup` are the same class with
-different legal units. `Clock` is how far a stage has come, in every unit at once.
+`Duration`, `Interval`, `SaveInterval`, `BatchSize`, `TextLength`, `Share`, `Part` and `Warmup` are the same
+class with different legal units. `Clock` is how far a stage has come, in every unit at once.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ Duration = Annotated[Quantity, _units("epochs", "steps", "tokens", "minutes")]
 Interval = Annotated[Quantity, _units("epochs", "steps", "%")]
 SaveInterval = Annotated[Quantity, _units("steps", "minutes", "seconds")]
 BatchSize = Annotated[Quantity, _units("windows", "tokens", "rows")]
+TextLength = Annotated[Quantity, _units("tokens")]
 Share = Annotated[Quantity, _units("%")]
 Part = Annotated[Share, AfterValidator(_part)]
 Warmup = Annotated[Quantity, _units("steps", "tokens", "%")]

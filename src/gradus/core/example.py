@@ -37,9 +37,9 @@ class Example:
     """One row (or window) as token ids.
 
     `sequences` are int arrays [T_s]; `following` is the token after the last one in a window of running text,
-    so that the last position has something to predict; `label` is a class index, a number, zeros and
-    ones [K] that say which of K labels the row has, or None; `truncated` counts tokens that the context made
-    us cut.
+    so that the last position has something to predict (a window may be in pieces, each of which goes on with
+    the next); `label` is a class index, a number, zeros and ones [K] that say which of K labels the row has,
+    or None; `truncated` counts tokens that the context made us cut.
 
     `segments`, one an array of `sequences` and as long, say which of two texts a token belongs to (BERT).
     `prefix` is how many tokens at the head of each sequence all of it sees (a prefix language model).
@@ -50,7 +50,9 @@ class Example:
     begins and ends that it may be taken from: places of tokens, the last one included. `tagged` [J, 3] are
     the tokens that say the tag of a word: the place in the sequence, -1 where the word has no token there;
     the number of the word; and its tag, -1 where that is not known. `partner` is a second row that stands
-    behind the first. `member` is the data set of a mixture that it comes from.
+    behind the first. `member` is the data set of a mixture that it comes from. `taught` is what teachers say
+    of the row: the probabilities [K] of its classes or of its answers (0 beyond its own), or one number [1].
+    `below` [T, D] are the states that frozen layers make of its tokens, where these are kept.
     """
 
     row: int
@@ -66,6 +68,8 @@ class Example:
     tagged: np.ndarray | None = None
     partner: Partner | None = None
     member: str = ""
+    taught: np.ndarray | None = None
+    below: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -141,18 +145,21 @@ class Ragged:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Examples ready for one forward: `row` [S] names each sequence's row, `targets` holds one entry an
-    objective, `decoded` is what a decoder beside the encoder reads, one sequence for each of the source."""
+    objective, `decoded` is what a decoder beside the encoder reads, one sequence for each of the source,
+    `below` [N, D] what frozen layers make of the source, where that is kept."""
 
     source: Ragged
     row: np.ndarray
     targets: tuple[Targets, ...]
     tokens: int
     decoded: Ragged | None = None
+    below: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         targets = tuple(target.to(device) for target in self.targets)
         decoded = None if self.decoded is None else self.decoded.to(device)
-        return Batch(self.source.to(device), self.row, targets, self.tokens, decoded)
+        below = None if self.below is None else self.below.to(device)
+        return Batch(self.source.to(device), self.row, targets, self.tokens, decoded, below)
 
 
 def ragged(
@@ -190,7 +197,15 @@ def collate(examples: Sequence[Example], targets: Sequence[Sequence[ExampleTarge
     starts = np.concatenate([[0], np.cumsum([example.states for example in examples])])
     joined = tuple(_join(of_objective, starts) for of_objective in targets)
     tokens = sum(example.tokens for example in examples)
-    return Batch(source, row, joined, tokens, ragged(said) if said else None)
+    below = [example.below for example in examples if example.below is not None]
+    states = _filled(below, len(source.tokens)) if below else None
+    return Batch(source, row, joined, tokens, ragged(said) if said else None, states)
+
+
+def _filled(below: Sequence[torch.Tensor], rows: int) -> torch.Tensor:
+    """States end to end, and zeros for the dead tail."""
+    tail = below[0].new_zeros(rows - sum(map(len, below)), below[0].shape[1])
+    return torch.cat([*below, tail])
 
 
 def _segments(example: Example) -> tuple[np.ndarray, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradus.core.example import Example
 from gradus.core.keyed import permuted
+from gradus.data.ramp import in_pieces, ramped, window_length
 from gradus.data.sources import Source
 
 
@@ -21,7 +22,8 @@ class Feed:
     Steps run across the ends of epochs, so every step but the very last has the same number of rows; `total`
     rows is where the stage ends. Rank r of `world` takes every world-th row of the step, from the r-th on:
     together they are the rows that one process would take. With a `ramp` (first, share) the batch grows from
-    `first` rows to `batch`, in proportion to the rows seen, over that share of the stage.
+    `first` rows to `batch`, in proportion to the rows seen, over that share of the stage. With `windows`
+    (first, share) windows of text are read in pieces that grow from `first` tokens to the whole likewise.
     """
 
     source: Source
@@ -33,6 +35,7 @@ class Feed:
     ramp: tuple[int, float] | None = None
     shuffled: bool = True
     """Whether the order is drawn; a source whose parts come in turn has one of its own."""
+    windows: tuple[int, float] | None = None
 
     @property
     def steps(self) -> int:
@@ -65,7 +68,21 @@ class Feed:
         epochs, rows = self.places(step)
         mine = slice(self.rank, None, self.world)
         drawn = zip(epochs[mine].tolist(), rows[mine].tolist())
-        return [(epoch, self.source.example(row, epoch)) for epoch, row in drawn]
+        found = [(epoch, self.source.example(row, epoch)) for epoch, row in drawn]
+        if (length := self.window(step)) is None:
+            return found
+        return [(epoch, in_pieces(example, length)) for epoch, example in found]
+
+    def window(self, step: int) -> int | None:
+        """Tokens of a piece of a window in step `step` (0-based); None where windows are read whole."""
+        if self.windows is None:
+            return None
+        first, share = self.windows
+        return window_length(first, self._longest, int(self._bounds[step]) / (share * self.total))
+
+    @cached_property
+    def _longest(self) -> int:
+        return self.source.longest
 
 
 def step_bounds(total: int, batch: int, ramp: tuple[int, float] | None = None) -> np.ndarray:
@@ -78,7 +95,7 @@ def step_bounds(total: int, batch: int, ramp: tuple[int, float] | None = None) -
     if ramp is not None:
         first, over = ramp[0], ramp[1] * total
         while bounds[-1] < min(over, total):
-            size = first + (batch - first) * bounds[-1] / over
+            size = ramped(first, batch, bounds[-1] / over)
             bounds.append(min(bounds[-1] + max(1, round(size)), total))
     start = bounds.pop()
     return np.concatenate([np.array(bounds, np.int64), np.arange(start, total, batch), [total]])

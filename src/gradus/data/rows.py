@@ -52,7 +52,8 @@ from gradus.data.split import (
 )
 
 STANDARD_INPUT = "-"
-LATER = ("multi_label",)
+UNLABELLED = "unlabelled"
+LATER = ("multi_label", "unlabelled")
 """Keys of rows that came after the first fingerprints."""
 
 
@@ -75,6 +76,8 @@ class RowsData(ReaderOptions):
     weights: Literal["balanced"] | Annotated[dict[Text, Weight], Field(min_length=1)] | None = None
     """What a label weighs in the loss: numbers by name, 1 where there is none; or balanced, so that every one
     counts the same. See `data.label_weights`."""
+    unlabelled: TrainChoice | None = None
+    """Further rows, whose label is not known: what they are only teachers say. Named as train."""
     long: Long = "truncate"
     """Rows with more tokens than the context: cut (and counted), an error, or, of a question's context, read
     in several windows."""
@@ -149,7 +152,18 @@ def row_splits(data: RowsData, root: Path) -> dict[str, RowSource]:
         dropped, beyond = len(raw[split]) - len(rows), len(clean[split]) - len(used)
         leaks = len(rows) - len(clean[split])
         sources[split] = RowSource(used, _digest(used), skipped[split], dropped, beyond, leaks)
+    if data.unlabelled is not None:
+        sources[UNLABELLED] = _unlabelled(data, root)
     return sources
+
+
+def _unlabelled(data: RowsData, root: Path) -> RowSource:
+    assert data.unlabelled is not None
+    skipped: list[Skipped] = []
+    raw = list(_read_choice(data.unlabelled, UNLABELLED, data, root, skipped))
+    kept = list(_kept(raw, data))
+    used = _limited(kept, UNLABELLED, data, len(raw))
+    return RowSource(used, _digest(used), skipped, len(raw) - len(kept))
 
 
 def _kept(rows: Iterable[Row], data: RowsData) -> Iterator[Row]:

@@ -7,6 +7,7 @@ eyes, `where(i)`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -152,6 +153,41 @@ class FramedWindows:
 
     def where(self, index: int) -> str:
         return f"window {index}"
+
+
+class Around:
+    """A source that changes nothing of another but its examples."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def tokens(self) -> int:
+        return self.source.tokens
+
+    @property
+    def longest(self) -> int:
+        return self.source.longest
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        return self.source.example(index, epoch)
+
+    def where(self, index: int) -> str:
+        return self.source.where(index)
+
+
+class Told(Around):
+    """Rows, however they are read, with what teachers say of each (`Example.taught`) [R, K]."""
+
+    def __init__(self, source: Source, said: np.ndarray):
+        super().__init__(source)
+        self.said = said
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        return replace(super().example(index, epoch), taught=self.said[index])
 
 
 class Rows:

@@ -128,6 +128,12 @@ class SelfAttention(nn.Module):
         self.output = Linear(config.heads * self.channels, config.width, **options)
 
     def forward(self, states: Tensor, sight: Sight) -> Tensor:
+        parts = self.parts(states, sight)
+        attended = attend(parts, sight.masks, self.kernel, self.dropout if self.training else 0.0)
+        return self.output(sight.queries.collect(attended).flatten(1))
+
+    def parts(self, states: Tensor, sight: Sight) -> list[Sequence[Tensor]]:
+        """Queries [S, T, H, C], keys and values [S, K, G, C] of each group."""
         projected = self.query_key_value(states).view(len(states), -1, self.channels)
         if sight.turn is not None:
             spun, value = projected.split([self.split[0] + self.split[1], self.split[2]], 1)
@@ -137,8 +143,22 @@ class SelfAttention(nn.Module):
         ]
         if sight.kept is not None:
             parts = sight.kept.extended(projected[:, self.split[0] :], sight.queries, parts)
-        attended = attend(parts, sight.masks, self.kernel, self.dropout if self.training else 0.0)
-        return self.output(sight.queries.collect(attended).flatten(1))
+        return parts
+
+    def maps(self, states: Tensor, sight: Sight) -> list[tuple[Tensor, Tensor]]:
+        """The scores [S, H, T, K] of each group before the softmax, and which keys are seen [S or 1, 1, T,
+        K]: by plain products, whatever the kernel, and without dropout."""
+        made = []
+        for (query, key, _), mask in zip(self.parts(states, sight), sight.masks):
+            key = key.repeat_interleave(query.shape[2] // key.shape[2], 2)
+            scale = self.channels**-0.5 if mask.scale is None else mask.scale
+            scores = torch.einsum("sthc,skhc->shtk", query, key) * scale
+            if mask.bias is not None:
+                scores = scores + mask.bias
+            seen = torch.ones(1, 1, *scores.shape[2:], dtype=torch.bool, device=scores.device)
+            seen = seen.tril() if mask.causal else seen
+            made.append((scores, seen if mask.hidden is None else seen & ~mask.hidden))
+        return made
 
 
 class CrossAttention(nn.Module):

@@ -8,6 +8,13 @@ from torch import Tensor, nn
 from gradus.nn.layers import Dropout, Linear
 
 
+class Heads(nn.ModuleDict):
+    """Heads by any name: torch's own dictionary refuses those of its methods, such as `train`."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        self._modules[name] = module  # type: ignore[assignment]
+
+
 class LinearHead(nn.Module):
     """K scores a state: [J, D] -> [J, K] in the precision of the weights (fp32 or better).
 

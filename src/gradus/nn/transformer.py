@@ -47,7 +47,9 @@ class Stack(nn.Module):
         dtype = torch.promote_types(precision, torch.float32)
         self.embedding = Embedding(config, dtype, precision, owns_tokens)
         self.final_norm: nn.Module = nn.Identity()
-        self.final_dropout = Dropout(config.output_dropout)
+        self.final_dropout = Dropout(config.output_dropout if config.body == "transformer" else 0.0)
+        self.cached = 0
+        """Layers, from the embedding up, whose states may come with a batch."""
         if config.body == "lstm":
             self.blocks = nn.ModuleList(LSTMLayer(config, index, dtype) for index in range(config.layers))
         else:
@@ -64,20 +66,40 @@ class Stack(nn.Module):
         shared: Tensor | None = None,
         memories: Sequence[Memory | None] = (None,),
         cache: Cache | None = None,
+        below: Tensor | None = None,
     ) -> Tensor:
         """States [N, D] of the tokens of `source`; `shared` is a table of tokens that is not its own,
         `memories` are what the layers, taking turns, see of an encoder. With a cache the tokens come after
-        those that it holds."""
-        states = self.embedding(source, shared)
+        those that it holds. `below` [N, D] stands for what the lowest `cached` layers make of them."""
+        if below is None:
+            layers, states = range(len(self.blocks)), self.embedding(source, shared)
+        else:
+            layers, states = range(self.cached, len(self.blocks)), below
+        states = self._through(layers, states, source, memories, cache)
+        return self.final_dropout(self.final_norm(states))
+
+    @torch.no_grad()
+    def lowest(self, source: Ragged) -> Tensor:
+        """What the lowest `cached` layers make of `source`: states [N, D], without a gradient."""
+        return self._through(range(self.cached), self.embedding(source), source, (None,), None)
+
+    def _through(
+        self,
+        layers: range,
+        states: Tensor,
+        source: Ragged,
+        memories: Sequence[Memory | None],
+        cache: Cache | None,
+    ) -> Tensor:
         if self.config.body == "lstm":
             steps = Steps.of(source.offsets, len(source.tokens), source.tokens.device)
-            for place, block in enumerate(self.blocks):
-                states = block(states, steps, None if cache is None else cache.layers[place])
+            for place in layers:
+                states = self.blocks[place](states, steps, None if cache is None else cache.layers[place])
             return states
         seen = self.sights(source) if cache is None else self.sights_of_running(source, cache)
-        for place, block in enumerate(self.blocks):
-            states = block(states, seen[place % len(seen)], memories[place % len(memories)])
-        return self.final_dropout(self.final_norm(states))
+        for place in layers:
+            states = self.blocks[place](states, seen[place % len(seen)], memories[place % len(memories)])
+        return states
 
     def sights_of_running(self, new: Ragged, cache: Cache) -> list[Sight]:
         """What each layer sees when the tokens come after those that `cache` holds, which takes them."""
@@ -215,9 +237,9 @@ class Transformer(Stack):
         """States [M, D] as a head reads them: through the pooler, where there is one."""
         return torch.tanh(self.pooler(states)) if self.config.pooler else states
 
-    def forward(self, source: Ragged, decoded: Ragged | None = None) -> Tensor:
+    def forward(self, source: Ragged, decoded: Ragged | None = None, below: Tensor | None = None) -> Tensor:
         if decoded is None:
-            return self.run(source)
+            return self.run(source, below=below)
         tokens = self.embedding.tokens.weight
         encoded = self.encoder.run(source, tokens)
         return self.run(decoded, memories=[(encoded, self.across(source, decoded))])

@@ -20,6 +20,7 @@ from gradus.objectives.base import (
 from gradus.objectives.causal_lm import CausalLMConfig
 from gradus.objectives.classification import ClassificationConfig
 from gradus.objectives.denoising import DenoisingConfig
+from gradus.objectives.distillation import DistillationConfig
 from gradus.objectives.masked_lm import MaskedLMConfig
 from gradus.objectives.members import OfMembers
 from gradus.objectives.multiple_choice import MultipleChoiceConfig
@@ -31,7 +32,7 @@ from gradus.objectives.seq2seq import Seq2SeqConfig
 from gradus.objectives.span_corruption import SpanCorruptionConfig
 from gradus.objectives.token_classification import TokenClassificationConfig
 
-ObjectiveConfig = Annotated[
+TaskConfig = (
     CausalLMConfig
     | PrefixLMConfig
     | SpanCorruptionConfig
@@ -44,9 +45,12 @@ ObjectiveConfig = Annotated[
     | TokenClassificationConfig
     | MaskedLMConfig
     | NextSentenceConfig
-    | SentenceOrderConfig,
-    Field(discriminator="kind"),
-]
+    | SentenceOrderConfig
+)
+ObjectiveConfig = Annotated[TaskConfig, Field(discriminator="kind")]
+"""What a model can be judged by."""
+AnyObjectiveConfig = Annotated[TaskConfig | DistillationConfig, Field(discriminator="kind")]
+"""All that a stage may name."""
 
 
 def window_of(objectives: Sequence[ObjectiveSettings], model: ModelConfig) -> int:
@@ -57,8 +61,7 @@ def window_of(objectives: Sequence[ObjectiveSettings], model: ModelConfig) -> in
 
 def serving(arrangement: Arrangement, data: str) -> list[str]:
     """The kinds of objectives that can teach a model of this arrangement from this kind of data."""
-    union, _ = get_args(ObjectiveConfig)
-    configs: tuple[type[ObjectiveSettings], ...] = get_args(union)
+    configs: tuple[type[ObjectiveSettings], ...] = get_args(TaskConfig)
     return [
         str(config.model_fields["kind"].default)
         for config in configs
@@ -67,9 +70,11 @@ def serving(arrangement: Arrangement, data: str) -> list[str]:
 
 
 __all__ = [
+    "AnyObjectiveConfig",
     "CausalLMConfig",
     "ClassificationConfig",
     "DenoisingConfig",
+    "DistillationConfig",
     "HeadConfig",
     "MaskedLMConfig",
     "Measure",

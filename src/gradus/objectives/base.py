@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -155,6 +155,11 @@ class HeadConfig(ObjectiveSettings):
     def biased(self, model: ModelConfig) -> bool:
         """Whether the linear layer has a bias on this model."""
         return model.arrangement != "decoder" if self.bias is None else self.bias
+
+    def described(self, objective: Objective, model: ModelConfig, labels: Sequence[str]) -> dict[str, Any]:
+        """What gradus.json says of the head that it built: it goes from stage to stage if all is equal."""
+        told = {"objective": objective.name, "labels": list(objective.labels or labels)}
+        return told | {"bias": self.biased(model)} | ({"crf": True} if self.chained else {})
 
 
 class Objective(ABC):

@@ -47,8 +47,7 @@ class CausalLM(TokenObjective):
 
     def targets(self, example: Example) -> ExampleTargets:
         parts, start = [], 0
-        for sequence in example.sequences:
-            following = [] if example.following is None else [example.following]
+        for sequence, following in zip(example.sequences, _followers(example)):
             value = np.concatenate([sequence[1:], following]).astype(np.int64)
             index = np.arange(start, start + len(value))
             if self._special is not None:
@@ -57,3 +56,10 @@ class CausalLM(TokenObjective):
             parts.append((index, value, np.full(len(value), 1 / max(len(value), 1) if self._by_row else 1.0)))
             start += len(sequence)
         return ExampleTargets(*(np.concatenate(column) for column in zip(*parts)))
+
+
+def _followers(example: Example) -> list[list[int]]:
+    """What follows each sequence: of a window in pieces the head of the next piece, of rows nothing."""
+    if example.following is None:
+        return [[] for _ in example.sequences]
+    return [[int(piece[0])] for piece in example.sequences[1:]] + [[example.following]]

@@ -104,7 +104,7 @@ def check(
             prepared = pricing.prepared(node)
         checked.append(Checked(node, prepared, pricing.price(node), is_done(stages / node.id)))
         notes += _capped(checked[-1])
-        notes += _frozen(prepared)
+        notes += _frozen(prepared) + _grown(prepared)
         notes += augment_notes(prepared)
         notes += _notes(prepared)
     prove_loops(plan, material, pricing.prepared)
@@ -156,7 +156,26 @@ def _frozen(prepared: Prepared) -> list[str]:
     parts = prepared.learning, prepared.shapes
     learning, every = (sum(shape.numel() for shape in part.values()) for part in parts)
     told = f"{prepared.node.name}: {learning:,} of {every:,} parameters learn"
-    return [told] if learning < every else []
+    notes = [told] if learning < every else []
+    if prepared.cached:
+        layers, size = counted(prepared.cached, "layer"), f"{prepared.states_bytes / 1e6:,.1f} MB"
+        what = f"what the lowest {layers} of {prepared.model.layers} make of train"
+        notes.append(
+            f"{prepared.node.name}: {what} is computed once, without dropout, and takes {size} at most"
+        )
+    return notes
+
+
+def _grown(prepared: Prepared) -> list[str]:
+    """Whether the deeper model begins where the shallow one stopped."""
+    if (grow := prepared.node.stage.grow) is None:
+        return []
+    what = (
+        "it computes what it did"
+        if grow.by == "identity"
+        else "copies change what it computes: at first the loss is higher"
+    )
+    return [f"{prepared.node.name}: grows to {grow.layers} layers by {grow.by}: {what}"]
 
 
 def _notes(prepared: Prepared) -> list[str]:
@@ -274,7 +293,7 @@ def _inexpressible(prepared: Prepared) -> str | None:
     family, objectives = FAMILIES[prepared.model.family], prepared.objectives
     heads = [objective.head_name for objective in objectives if objective.head_name]
     obstacle = None
-    for config, objective in zip(prepared.node.stage.objectives, objectives):
+    for config, objective in zip(prepared.node.stage.judged, objectives):
         if isinstance(config, HeadConfig) and objective.measure != "tokens":
             task: HeadTask = "next" if config.kind == "next_sentence" else objective.measure
             obstacle = family.TABLE.obstacle(task, config.biased(prepared.model), config.chained)

@@ -20,7 +20,8 @@ from gradus.families.folder import CARD, CONFIG, ModelFolder, read_folder, write
 from gradus.families.heads import Task
 from gradus.families.release import SHAPES, is_release, read_config, read_weights
 from gradus.nn.transformer import count_parameters
-from gradus.objectives import CausalLMConfig, ObjectiveConfig
+from gradus.objectives import CausalLMConfig, HeadConfig, ObjectiveConfig
+from gradus.objectives import Task as Built
 from gradus.pipeline.opening import FORMAT_VERSION, taught_by_tensors
 from gradus.tokenizers import Tokenizer
 from gradus.tokenizers.files import TOKENIZER
@@ -129,7 +130,9 @@ def _tokenizer_of(folder: ModelFolder, words: Words) -> Tokenizer:
 
 def _card(found: _Found) -> dict[str, Any]:
     """gradus.json, as a stage would have written it; how rows are read is not known."""
-    kinds = {"objective": found.objectives[0].kind, "labels": list(found.labels)}
+    task = Built(found.config, found.head, found.labels, sets=found.task == "sets")
+    one = next((one for one in found.objectives if isinstance(one, HeadConfig)), None)
+    heads = {found.head: one.described(one.build(task), found.config, found.labels)} if one else {}
     return {
         "format_version": FORMAT_VERSION,
         "stage": found.head,
@@ -137,7 +140,7 @@ def _card(found: _Found) -> dict[str, Any]:
         "model": found.config.plain(),
         "roles": dict(found.tokenizer.roles),
         "objectives": [objective.plain() for objective in found.objectives],
-        "heads": {found.head: kinds} if found.head else {},
+        "heads": heads,
         "labels": list(found.labels) or None,
         "range": None,
     }

@@ -10,8 +10,9 @@ import torch
 from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
+from gradus.nn.transformer import count_parameters
 from gradus.objectives import HeadConfig, MaskedLMConfig, ObjectiveConfig
-from gradus.optim.groups import depths
+from gradus.pipeline.effort import effort, reach
 from gradus.pipeline.prepared import Prepared
 
 MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
@@ -22,6 +23,8 @@ BASE_BYTES = 900 << 20
 """A process with torch, the reading of data and what floors and metrics import, before any weight."""
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.35, "mps": 0.25}
 """The share of the measured matrix rate that training reaches (benchmarks/pretrain.py measures it)."""
+NOMINAL_STEPS = 1000
+"""What a length in minutes is thought of until it is measured, where shares of it matter."""
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 320 << 20, "mps": 320 << 20}
 """What a chunk of logits takes while its loss and gradients are computed (nn/losses.py)."""
 
@@ -58,6 +61,7 @@ def disk_bytes(prepared: Prepared) -> int:
     """What a stage writes at most: checkpoints of weights and optimizer, the model folder, token shards."""
     parameters, kept = _parameters(prepared), _kept(prepared)
     disk = 4 * (parameters + kept) * (prepared.node.stage.save.keep + 1) + 8 * parameters
+    disk += prepared.states_bytes
     return disk + sum(store.total * 2 for part in prepared.splits.values() for store in part.stores)
 
 
@@ -91,25 +95,11 @@ def chain_bytes(prepared: Prepared, tokens: int) -> int:
     if prepared.members:
         return max(chain_bytes(task, tokens) for task in prepared.members.values())
     if prepared.labels is None or not any(
-        isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.objectives
+        isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.judged
     ):
         return 0
     tags, rows = len(prepared.labels.names), tokens / prepared.tokens_per_row
     return int(4 * tags * (8 * tokens + 3 * rows * tags))
-
-
-def effort(prepared: Prepared) -> float:
-    """The share of a whole step that forward and backward take where not all learns: forward 1, backward 1 to
-    the states of every layer down to the lowest that learns, and 1 to the weights that learn."""
-    inner = {
-        name: shape for name, shape in prepared.shapes.items() if "blocks." in name or "embedding." in name
-    }
-    learning = [name for name in prepared.learning if name in inner]
-    depth_of = depths(list(inner))
-    lowest = max(depth_of.values())  # the embeddings, below all layers
-    reach = max((min(depth_of[name] + 1, lowest) for name in learning), default=0) / lowest
-    share = sum(inner[name].numel() for name in learning) / sum(shape.numel() for shape in inner.values())
-    return (1 + reach + share) / 3
 
 
 def _scored(objective: ObjectiveConfig) -> float:
@@ -139,13 +129,18 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     word."""
     model = prepared.model
     parameters = _parameters(prepared)
-    scored = max(_scored(objective) for objective in prepared.node.stage.objectives)
-    whole = model.flops_per_token(min(model.context, prepared.tokens_per_row), scored)
-    per_token = whole * effort(prepared)
+    scored = max(_scored(objective) for objective in prepared.node.stage.judged)
+    seen = min(model.context, prepared.tokens_per_row)
+    if (grows := prepared.node.stage.window_ramp) is not None:
+        seen = grows.mean(seen)
+    whole = model.flops_per_token(seen, scored)
+    teaching = sum(one.flops_per_token(seen, scored) / 3 for one in prepared.teachers)
+    beside = teaching if prepared.live else 0
     speed = rate * EFFICIENCY[device.type]
     length = prepared.node.stage.length
     if length.unit == "minutes":
         seconds = length.amount * 60
+        per_token = whole * effort(prepared, seen, scored, NOMINAL_STEPS) + beside
         tokens = int(seconds * speed / per_token)
         steps = max(1, round(tokens / (prepared.tokens_per_row * prepared.batch)))
     else:
@@ -154,11 +149,16 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
         steps = -(-rows // prepared.batch)
         if prepared.ramp is not None:
             steps = len(step_bounds(rows, prepared.batch, prepared.ramp)) - 1
+        per_token = whole * effort(prepared, seen, scored, steps) + beside
         seconds = tokens * per_token / speed
+    once = prepared.train.tokens * model.flops_per_token(seen, 0) / 3 * prepared.cached / model.layers
+    seconds += once / speed
     evaluated = sum(part.counts["tokens"] for name, part in prepared.splits.items() if name == "dev")
     evaluated += sum(probe.tokens for probe in prepared.probes)
     times = len(prepared.steps_of(prepared.evaluation_interval, steps)) + 1
     seconds += evaluated * times * whole / 3 / speed
+    if prepared.node.kind == "rows":  # every row is told once
+        seconds += prepared.train.tokens * teaching / speed
     copies = 2 * parameters if DTYPES[precision].itemsize == 2 else 0
     step_tokens = min(
         budget_tokens(model, precision, device), round(prepared.tokens_per_row * prepared.batch)
@@ -167,8 +167,10 @@ def estimate(prepared: Prepared, precision: str, device: torch.device, rate: flo
     rows_held = sum(part.counts["tokens"] * 24 for splits in held for part in splits.values())
     gradients = 4 * sum(shape.numel() for shape in prepared.learning.values())
     weights = 4 * parameters + gradients + 4 * _kept(prepared) + copies
-    memory = BASE_BYTES + weights + step_tokens * activation_bytes(model, precision) + rows_held
+    weights += sum(4 * count_parameters(one) for one in prepared.teachers)
+    kept = reach(model, prepared.shapes, prepared.learning) / model.layers  # from forward to backward
+    memory = BASE_BYTES + weights + int(step_tokens * activation_bytes(model, precision) * kept) + rows_held
     memory += chain_bytes(prepared, step_tokens)
     memory += LOGIT_BYTES[device.type] + 4 * (model.vocab_size or 0) * model.width
     disk = disk_bytes(prepared)
-    return Estimate(steps, tokens, parameters, tokens * per_token, int(memory), disk, seconds)
+    return Estimate(steps, tokens, parameters, tokens * per_token + once, int(memory), disk, seconds)

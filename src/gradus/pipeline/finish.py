@@ -34,6 +34,7 @@ from gradus.objectives import CausalLMConfig
 from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.judging import judge
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
+from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.splits import Split
 from gradus.pipeline.stage import StageRun, heads_of
@@ -184,7 +185,7 @@ def _taught(task: Prepared) -> dict[str, Any]:
     """What a task learnt, and how its rows or text are read."""
     stage, data = task.node.stage, task.node.stage.data
     about: dict[str, Any] = {
-        "objectives": [objective.plain() for objective in stage.objectives],
+        "objectives": [objective.plain() for objective in stage.judged],
         "labels": list(task.labels.names) if task.labels else None,
         "range": task.range,
     }
@@ -217,14 +218,14 @@ def _of_member(task: Prepared) -> dict[str, Any]:
         "data": {name: split.counts for name, split in task.splits.items()},
         "labels": list(task.labels.names) if task.labels else None,
         "label_weights": task.label_weights,
-        "objectives": [objective.plain() for objective in task.node.stage.objectives],
+        "objectives": [objective.plain() for objective in task.node.stage.judged],
         "metric": task.node.stage.metric,
     }
 
 
 def _known_floors(run: StageRun, prepared: Prepared, learner: Learner) -> dict[str, Any]:
     stage = prepared.node.stage
-    scored = [[one.plain() for one in stage.objectives], prepared.model.context]
+    scored = [[one.plain() for one in stage.judged], prepared.model.context]
     key = digest_json([scored, run.digests, stage.data.plain(), prepared.tokenizer.digest])
     if key not in run.context.floors:
         asked = learner.asked(prepared.objectives) if run.prepared.members else learner
@@ -316,12 +317,14 @@ def _record(
         "config": stage.model_dump(mode="json", by_alias=True),
         "model": prepared.model.plain(),
         "parent": node.parent.id if node.parent else (str(node.folder) if node.folder else None),
+        "teachers": [one.id if isinstance(one, Node) else str(one) for one in node.teachers],
         "digests": {"data": run.digests, "tokenizer": prepared.tokenizer.digest},
         "versions": {"gradus": version("gradus-lm"), "torch": torch.__version__,
                      "python": platform.python_version(),
                      **libraries_of(stage.text_metrics), **stage.libraries},
         **{key: environment[key] for key in ("threads", "device", "precision", "world")},
-        "parameters": sum(parameter.numel() for parameter in trainer.learner.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.learner.plain.parameters()),
+        "cached_layers": prepared.cached,
         "learning": sum(shape.numel() for shape in prepared.learning.values()),
         "data": {name: split.counts for name, split in prepared.splits.items()},
         "labels": list(prepared.labels.names) if prepared.labels else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
@@ -14,10 +14,14 @@ from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.data.tagged import Tagged
 from gradus.data.text import TextData, WindowKind
-from gradus.objectives import ObjectiveConfig, TokenClassificationConfig
+from gradus.objectives import DistillationConfig, ObjectiveConfig, TokenClassificationConfig, main_place
+from gradus.objectives.distillation import TOLD_OF_ROWS, TOLD_OF_TOKENS
 from gradus.optim.groups import matching, unmatched
 from gradus.pipeline.pauses import Evaluate, Stop, asked_of_texts
-from gradus.training.transfer import Transferred
+from gradus.training.transfer import ChosenLayers, Transferred
+
+if TYPE_CHECKING:
+    from gradus.pipeline.stages import Stage
 
 PAIRS = get_args(PairKind)
 
@@ -76,6 +80,43 @@ def require_labels(data: RowsData, tasks: Sequence[ObjectiveConfig]) -> None:
         raise wrong("objectives", "label_smoothing is for one label a row", None, hint)
 
 
+def require_depth(layers: int | None, transferred: Transferred, scratch: bool) -> None:
+    """Raises where `model.layers` of a stage is not what comes out of its start."""
+    chosen = len(transferred.layers) if isinstance(transferred, ChosenLayers) else None
+    if layers is not None and not scratch and layers != chosen:
+        hint = "name the layers it takes, `transfer: {layers: [0, 2]}`, or start `from: scratch`"
+        raise wrong("model.layers", "the layers come from where the stage starts", layers, hint)
+
+
+def require_lesson(stage: Stage, lesson: DistillationConfig | None) -> None:
+    """Raises where there is nothing that a teacher could say."""
+    data, tasks = stage.data, stage.judged
+    if isinstance(data, RowsData) and data.unlabelled is not None and lesson is None:
+        raise wrong(
+            "data.unlabelled", "nobody says what these rows are", None, "add {kind: distillation, ...}"
+        )
+    if lesson is None:
+        return
+    if stage.members or lesson.on:
+        hint = "a stage of its own for each data set"
+        raise wrong("objectives", "teachers teach one task alone", "distillation", hint)
+    if any(isinstance(one, Mixing) for one in stage.augment or ()):
+        raise wrong("augment", "nobody is asked about two rows at once", "mix", "leave it out")
+    kind = tasks[main_place(tasks)].kind if tasks else None
+    if kind not in (*TOLD_OF_ROWS, *TOLD_OF_TOKENS) or getattr(data, "multi_label", None):
+        hint = f"beside it one of {', '.join((*TOLD_OF_ROWS, *TOLD_OF_TOKENS))}, one label a row"
+        raise wrong("objectives", "a teacher has no soft labels for this", kind or "nothing", hint)
+    if kind in TOLD_OF_TOKENS and lesson.hard:
+        raise wrong("objectives", "`hard` is for rows", kind, "leave it out")
+    if kind == "regression" and (lesson.temperature is not None or lesson.hard):
+        raise wrong("objectives", "a number has no temperature and is never soft", kind, "leave them out")
+    unlabelled = isinstance(data, RowsData) and data.unlabelled is not None
+    if unlabelled and (kind in TOLD_OF_TOKENS or not lesson.weight):
+        raise wrong("data.unlabelled", "nobody says what these rows are", None, "leave it out")
+    if unlabelled and stage.augment:
+        raise wrong("augment", "rows without a label are read as they stand", None, "leave it out")
+
+
 def as_text(form: Single | Pair, names: Sequence[str]) -> TextToText:
     """The same rows as texts to read and to say (Raffel et al. 2020, section 2.4): of two texts each under
     its column's name, and a class says its own."""
@@ -97,6 +138,53 @@ def require_base(starts: bool, transferred: Transferred, rivals: Sequence[str]) 
             "leave it out; `adapters.projections` says what has one",
         )
         raise wrong(rivals[0], problem, None, hint)
+
+
+def require_pieces(stage: Stage) -> None:
+    """Raises where windows cannot be read in pieces, and for a ramp that is none."""
+    if (ramp := stage.window_ramp) is None:
+        return
+    if stage.reads == "rows":
+        raise wrong("window_ramp", "rows have no windows", None, "leave it out")
+    if stranger := next((one.kind for one in stage.objectives if one.kind != "causal_lm"), None):
+        problem = "only causal_lm reads a window in pieces"
+        raise wrong("window_ramp", problem, stranger, "leave it out, or a stage with causal_lm alone")
+    if ramp.start.amount < 1 or ramp.start.amount % 1:
+        raise wrong("window_ramp.from", "a whole number of at least 1 is wanted", ramp.start)
+    if not 0 < ramp.over.amount <= 100:
+        raise wrong("window_ramp.over", "a share of the stage is wanted", ramp.over, "such as 30 %")
+
+
+def require_sameness(stage: Stage) -> None:
+    """Raises where frozen layers whose states are kept would read something else every epoch."""
+    if stage.cache_frozen is None:
+        return
+    hint = "leave it out"
+    if stranger := next((one.kind for one in stage.judged if one.corrupts), None):
+        problem = "this objective changes what is read anew every epoch"
+        raise wrong("cache_frozen", problem, stranger, f"{hint}, or another objective")
+    if stage.lesson is not None:
+        raise wrong("cache_frozen", "what teachers are compared with is computed anew", None, hint)
+    if stage.augment is not None:
+        raise wrong("cache_frozen", "what is augmented is read anew every epoch", None, hint)
+    if stage.window_ramp is not None:
+        raise wrong("cache_frozen", "windows that grow are read anew", None, f"{hint}, or `window_ramp`")
+
+
+def require_whole(stage: Stage, starts: bool) -> None:
+    """Raises where there is no whole model to grow, and where adapters would stand on a folder that does not
+    have the layers they belong to."""
+    if stage.grow is None:
+        return
+    if not starts or stage.transfer != "all":
+        problem, hint = (
+            "only a whole model grows",
+            "start `from` a stage or a folder, with all of its weights",
+        )
+        raise wrong("grow", problem, None, hint)
+    if stage.adapters is not None:
+        hint = "a stage that grows, and `adapters` in the next"
+        raise wrong("adapters", "they belong to a folder, and this stage's layers stand in none", None, hint)
 
 
 def require_texts(evaluate: Evaluate, stop: Stop | None, says_texts: bool) -> None:

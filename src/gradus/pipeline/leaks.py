@@ -114,9 +114,10 @@ def _worth(seen: Source, asked: Source, task: Sequence[Source]) -> bool:
 
 
 def _ancestors(node: Node) -> Iterator[Node]:
-    while node.parent is not None:
-        node = node.parent
-        yield node
+    """All that came before, the nearest first."""
+    for one in node.before:
+        yield one
+        yield from _ancestors(one)
 
 
 def _tasks(node: Node, material: Material) -> list[list[Source]]:

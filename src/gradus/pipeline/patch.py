@@ -53,7 +53,7 @@ def _repeated(recipe: Recipe) -> frozenset[str]:
     if not starts:
         starts = {name for name, stage in recipe.stages.items() if stage.reads == "rows"}
     for name in recipe.order():
-        if recipe.stages[name].parent in starts:
+        if starts & {*recipe.stages[name].needs}:
             starts.add(name)
     return frozenset(starts)
 

@@ -3,7 +3,7 @@ fingerprint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ CODE_FORMAT = 2
 
 
 LATER: dict[str, Any] = {
-    **dict.fromkeys(("metrics", "words", "layer_decay", "groups", "label_smoothing", "on")),
+    **dict.fromkeys(("metrics", "words", "layer_decay", "groups", "label_smoothing", "on", "layers")),
     "loss": "cross_entropy", "transitions": "any",
 }  # fmt: skip
 """Keys inside the parts of a stage that came after the first fingerprints, and their defaults, which decide
@@ -51,6 +51,14 @@ class Node:
     """The model folder it starts from, where it is not a stage."""
     likeness: str = ""
     """Equal for nodes that differ in nothing but their seed: they read the same data in the same way."""
+    teachers: tuple[Node | Path, ...] = ()
+    """Stages and model folders that it learns from, in the order of the recipe."""
+
+    @property
+    def before(self) -> list[Node]:
+        """The stages that it needs: the one that it starts from, and its teachers."""
+        taught = [one for one in self.teachers if isinstance(one, Node)]
+        return taught if self.parent is None else [self.parent, *taught]
 
     @property
     def id(self) -> str:
@@ -119,11 +127,11 @@ class Plan:
                 hint=nearest(stage, self.file.recipe.stages),
             )
         needed: set[str] = set()
-        for node in self.nodes.values():
-            ancestor: Node | None = node if node.name == stage else None
-            while ancestor is not None:
-                needed.add(ancestor.id)
-                ancestor = ancestor.parent
+        waiting = [node for node in self.nodes.values() if node.name == stage]
+        while waiting:
+            node = waiting.pop()
+            needed.add(node.id)
+            waiting += node.before
         yield from (node for node in self.nodes.values() if node.id in needed)
 
 
@@ -150,7 +158,10 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
     recipe, stage = patched.recipe, _saying(patched.recipe.stages[name], material)
     seed = patched.seed if name in patched.repeated else recipe.seed
     parent = done[stage.parent] if stage.parent else None
-    folder = _folder(stage, material, name) if isinstance(stage.start, FromFolder) else None
+    folder = None
+    if isinstance(stage.start, FromFolder):
+        folder = _folder(stage.start.folder, material, f"stages.{name}.from.folder")
+    teachers = _teachers(name, stage, done, material)
     if parent is not None:
         origin: Any = parent.fingerprint
     elif folder is not None:
@@ -159,7 +170,7 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         origin = [recipe.model.changes(), material.tokenizer_key(recipe)]
     # What is not given decides nothing: a new key leaves fingerprints as they were.
     config = {key: value for key, value in stage.plain().items() if value is not None}
-    for part in (config["evaluate"], config["optimizer"], *config["objectives"]):
+    for part in (config["evaluate"], config["optimizer"], config["model"], *config["objectives"]):
         for key, usual in LATER.items():
             if part.get(key) in (None, usual):
                 part.pop(key, None)
@@ -181,8 +192,16 @@ def _node(name: str, patched: Patched, done: dict[str, Node], material: Material
         made_of["augment"] = augment_digests(name, stage.augment, material.root)
     if stage.zero_shot:
         made_of["zero_shot"] = probe_digests(name, stage, material)
-    alike = digest_json({**made_of, "seed": None, "origin": parent.likeness if parent else origin})
-    return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder, alike)
+    likeness = {**made_of, "seed": None, "origin": parent.likeness if parent else origin}
+    if teachers:
+        for objective in config["objectives"]:
+            objective.pop("teacher", None)  # who they are is told by their digests
+        folders = [None if isinstance(one, Node) else folder_digest(one) for one in teachers]
+        nodes = [one if isinstance(one, Node) else None for one in teachers]
+        made_of["teachers"] = [node.fingerprint if node else one for node, one in zip(nodes, folders)]
+        likeness["teachers"] = [node.likeness if node else one for node, one in zip(nodes, folders)]
+    alike = digest_json(likeness)
+    return Node(name, stage, seed, parent, recipe, digest_json(made_of), folder, alike, teachers)
 
 
 def _saying(stage: Stage, material: Material) -> Stage:
@@ -200,14 +219,17 @@ def _saying(stage: Stage, material: Material) -> Stage:
     return stage.model_copy(update={"data": changed})
 
 
-def _folder(stage: Stage, material: Material, name: str) -> Path:
-    assert isinstance(stage.start, FromFolder)
-    folder = material.root / from_home(stage.start.folder)
+def _teachers(
+    name: str, stage: Stage, done: Mapping[str, Node], material: Material
+) -> tuple[Node | Path, ...]:
+    named = stage.lesson.teachers if stage.lesson else []
+    field = f"stages.{name}.objectives.teacher.folder"
+    return tuple(done[one] if isinstance(one, str) else _folder(one.folder, material, field) for one in named)
+
+
+def _folder(named: str, material: Material, field: str) -> Path:
+    folder = material.root / from_home(named)
     if not (folder / "config.json").is_file():
-        raise UserError(
-            "this is no model folder",
-            field=f"stages.{name}.from.folder",
-            text=str(folder),
-            hint="it has no config.json",
-        )
+        hint = "it has no config.json"
+        raise UserError("this is no model folder", field=field, text=str(folder), hint=hint)
     return folder

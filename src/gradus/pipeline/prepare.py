@@ -4,11 +4,12 @@ drawn."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gradus.core.errors import UserError, counted, nearest
+from gradus.core.errors import UserError, counted, nearest, under
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.frame import Frame
@@ -16,8 +17,8 @@ from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Choices, Labels, Numbers, Spans
 from gradus.data.mixture import Mixture
 from gradus.data.question_windows import QuestionEncoder
-from gradus.data.rows import RowsData, RowSource
-from gradus.data.sources import Rows
+from gradus.data.rows import UNLABELLED, RowsData, RowSource
+from gradus.data.sources import FramedWindows, Rows, Windows
 from gradus.data.tagged import Tagged, Tags
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
@@ -37,9 +38,11 @@ from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import make_probes
 from gradus.pipeline.splits import Split, mixed_splits
 from gradus.pipeline.stages import Stage
+from gradus.pipeline.teachers import Known, require_teacher
 from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
-from gradus.training.transfer import FirstLayers
+from gradus.tokenizers.files import TOKENIZER
+from gradus.training.transfer import ChosenLayers, FirstLayers
 
 
 def prepare(node: Node, material: Material) -> Prepared:
@@ -50,12 +53,12 @@ def prepare(node: Node, material: Material) -> Prepared:
     roles = _roles(node, start.model)
     tokenizer = start.tokenizer.with_roles([role for role in roles if not start.tokenizer.has(role)])
     model = _model(node, start.model, tokenizer)
-    _check_transfer(node, model)
+    _check_transfer(node, start.model)
     _check_serves(node, model)
     members = {name: _member(node, name, stage, tokenizer, model, material)
                for name, stage in node.stage.members.items()}  # fmt: skip
     if members:
-        require_equal_labels(members, node.stage.objectives, f"stages.{node.name}")
+        require_equal_labels(members, node.stage.judged, f"stages.{node.name}")
         _check_names(node)
         assert isinstance(data, Mixture), "a single data set has no members"
         answers, splits = (
@@ -65,8 +68,14 @@ def prepare(node: Node, material: Material) -> Prepared:
     else:
         answers, splits = _task(node, tokenizer, model, material)
     probes = make_probes(node.name, node.stage, node.seed, tokenizer, model.context, material)
-    prepared = Prepared(node, tokenizer, model, answers, splits, probes, members)
+    teachers = [_teacher(one, material) for one in node.teachers]
+    models = [one.model for one in teachers]
+    prepared = Prepared(node, tokenizer, model, answers, splits, probes, members, models)
+    for teacher in teachers:
+        require_teacher(prepared, teacher)
     _check_metric(prepared)
+    _check_windows(prepared)
+    _check_cached(prepared)
     groups = [one.match for one in node.stage.optimizer.groups or ()]
     require_parameters(f"stages.{node.name}", list(prepared.shapes), node.stage.freeze or (), groups)
     return prepared
@@ -81,7 +90,11 @@ def _task(
         return None, _text_splits(node, data, tokenizer, model, material)
     answers = _answers(node, data, material)
     encoder = row_encoder(data.format, tokenizer, model, answers, data.long)
-    splits = {name: _row_split(source, encoder) for name, source in material.rows(data).items()}
+    splits = {
+        name: _row_split(source, encoder, name != UNLABELLED) for name, source in material.rows(data).items()
+    }
+    if UNLABELLED in splits:
+        splits["train"] = splits["train"].followed_by(splits.pop(UNLABELLED))
     if node.stage.augment:
         splits["train"].source = augmented_rows(node, splits["train"], encoder, material)
     return answers, splits
@@ -114,14 +127,33 @@ class Start:
 def starting_point(node: Node, material: Material) -> Start:
     """The tokenizer and model config a node begins with, worked out without the parent having run."""
     if node.parent is not None:
-        parent = starting_point(node.parent, material)
-        roles = [role for role in _roles(node.parent, parent.model) if not parent.tokenizer.has(role)]
-        tokenizer = parent.tokenizer.with_roles(roles)
-        return Start(tokenizer, _model(node.parent, parent.model, tokenizer))
+        return _leaving(node.parent, material)
     if node.folder is not None:
         folder: ModelFolder = read_folder(node.folder)
         return Start(Tokenizer.load(node.folder), folder.config)
     return Start(material.tokenizer(node.recipe), node.recipe.model)
+
+
+def _leaving(node: Node, material: Material) -> Start:
+    """The tokenizer and model config that leave a node."""
+    start = starting_point(node, material)
+    roles = [role for role in _roles(node, start.model) if not start.tokenizer.has(role)]
+    tokenizer = start.tokenizer.with_roles(roles)
+    return Start(tokenizer, _model(node, start.model, tokenizer))
+
+
+def _teacher(teacher: Node | Path, material: Material) -> Known:
+    if isinstance(teacher, Path):
+        found = read_folder(teacher)
+        tokenizer = Tokenizer.load(teacher) if (teacher / TOKENIZER).is_file() else None
+        named = tuple(found.labels or ())
+        tasks = tuple((found.card or {}).get("members") or ())
+        return Known(str(teacher), tokenizer, found.config, found.task or "tokens", named, tasks)
+    start, data = _leaving(teacher, material), teacher.stage.data
+    answers = _answers(teacher, data, material) if isinstance(data, RowsData) else None
+    named = answers.names if isinstance(answers, Labels) else ()
+    stage = teacher.stage
+    return Known(teacher.name, start.tokenizer, start.model, stage.measure, named, tuple(stage.members))
 
 
 def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -135,18 +167,23 @@ def _model(node: Node, start: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
         )
     if node.parent is None and node.folder is None:
         start = fitted(start, tokenizer.role("pad") if tokenizer.has("pad") else None)
-    return node.stage.model.changed(start).model_copy(update={"vocab_size": size})
+    changes = {"vocab_size": size}
+    if isinstance(node.stage.transfer, ChosenLayers):
+        changes["layers"] = len(node.stage.transfer.layers)
+    if node.stage.grow is not None:
+        with under(f"stages.{node.name}"):
+            start = node.stage.grow.grown(start)
+    return node.stage.model.changed(start).model_copy(update=changes)
 
 
 def _check_transfer(node: Node, model: ModelConfig) -> None:
-    transferred = node.stage.transfer
+    transferred, field = node.stage.transfer, f"stages.{node.name}.transfer.layers"
     if isinstance(transferred, FirstLayers) and transferred.layers > model.layers:
-        raise UserError(
-            "the model has fewer layers",
-            field=f"stages.{node.name}.transfer.layers",
-            text=transferred.layers,
-            hint=f"at most {model.layers}",
-        )
+        hint = f"at most {model.layers}"
+        raise UserError("the model has fewer layers", field=field, text=transferred.layers, hint=hint)
+    if isinstance(transferred, ChosenLayers) and max(transferred.layers) >= model.layers:
+        hint = f"they are counted from 0: at most {model.layers - 1}"
+        raise UserError("there is no such layer", field=field, text=max(transferred.layers), hint=hint)
 
 
 def _roles(node: Node, model: ModelConfig) -> tuple[str, ...]:
@@ -251,8 +288,8 @@ def _answers(node: Node, data: RowsData, material: Material) -> Answers | None:
     return Labels.of(rows, data.format.label, data.labels)
 
 
-def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
-    examples = encoder.encode(source.rows)
+def _row_split(source: RowSource, encoder: RowEncoder, labelled: bool = True) -> Split:
+    examples = encoder.encode(source.rows, labelled)
     cut = [example.truncated for example in examples if example.truncated]
     counts: dict[str, Any] = {
         "rows": len(examples), "tokens": sum(example.tokens for example in examples), "bytes": None,
@@ -276,6 +313,37 @@ def _row_split(source: RowSource, encoder: RowEncoder) -> Split:
         counts=counts,
         skipped=source.skipped,
     )
+
+
+def _check_windows(prepared: Prepared) -> None:
+    """Raises UserError where windows are to grow that are as long from the start."""
+    ramp, name = prepared.node.stage.window_ramp, prepared.node.name
+    if ramp is not None and ramp.start.amount >= (longest := prepared.train.longest):
+        field, hint = f"stages.{name}.window_ramp.from", f"fewer than {longest} tokens"
+        raise UserError("no window is longer", field=field, text=str(ramp.start), hint=hint)
+
+
+def _check_cached(prepared: Prepared) -> None:
+    """Raises UserError where there are no states to keep, or more of them than the recipe allows."""
+    name, cache = prepared.node.name, prepared.node.stage.cache_frozen
+    if cache is None:
+        return
+    with under(f"stages.{name}"):
+        if prepared.model.encodes_and_decodes:
+            raise UserError("an encoder-decoder's are not kept", field="cache_frozen", hint="leave it out")
+        if not isinstance(prepared.train, (Rows, Windows, FramedWindows)):
+            problem = "what is drawn or mixed anew every epoch cannot be kept"
+            raise UserError(
+                problem, field="cache_frozen", hint="leave it out, or one text with plain windows"
+            )
+        if not prepared.cached:
+            hint = '`freeze: ["transformer.embedding.*", "transformer.blocks.0.*"]`'
+            raise UserError(
+                "no layer on the embedding is frozen with all below it", field="cache_frozen", hint=hint
+            )
+        if (size := prepared.states_bytes / 1e9) > cache.gigabytes:
+            text, hint = f"{cache.gigabytes:g}", f"the states of train take {size:.3g}"
+            raise UserError("too little room", field="cache_frozen.gigabytes", text=text, hint=hint)
 
 
 def _check_metric(prepared: Prepared) -> None:

@@ -23,11 +23,13 @@ from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective, ObjectiveConfig, OfMembers, Task, main_place
+from gradus.objectives.distillation import Lesson
 from gradus.pipeline.plan import Node
 from gradus.pipeline.splits import Split
 from gradus.pipeline.tags import follows_of
 from gradus.pipeline.weighing import label_weights
 from gradus.tokenizers import Tokenizer
+from gradus.training.frozen import MOST_BYTES, frozen_layers
 from gradus.training.learner import Learner
 
 
@@ -45,6 +47,8 @@ class Prepared:
     """What is asked of it zero-shot."""
     members: Mapping[str, Prepared] = field(default_factory=dict)
     """Where it teaches several tasks, what each would be alone; `splits` then holds the mixture."""
+    teachers: Sequence[ModelConfig] = ()
+    """The models that teach it."""
 
     @property
     def tasks(self) -> Mapping[str, Prepared]:
@@ -86,7 +90,7 @@ class Prepared:
     @cached_property
     def objectives(self) -> list[Objective]:
         if self.members:
-            return [self._of_members(config) for config in self.node.stage.objectives]
+            return [self._of_members(config) for config in self.node.stage.judged]
         data, names = self.node.stage.data, self.labels.names if self.labels else ()
         task = Task(
             self.model,
@@ -99,12 +103,24 @@ class Prepared:
             isinstance(self.answers, LabelSets),
             follows_of(data.format if isinstance(data, RowsData) else None, names),
         )
-        return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.objectives]
+        return [one.build(replace(task, stage=one.head(task.stage))) for one in self.node.stage.judged]
+
+    @property
+    def lessons(self) -> list[Lesson]:
+        """What it learns of its teachers, beside its objectives."""
+        lesson = self.node.stage.lesson
+        return lesson.lessons(self.objectives[self.main], self.model, self.teachers[0]) if lesson else []
+
+    @property
+    def live(self) -> bool:
+        """Whether teachers run beside it."""
+        lesson = self.node.stage.lesson
+        return lesson is not None and lesson.live(self.objectives[self.main].name)
 
     def _of_members(self, config: ObjectiveConfig) -> Objective:
         """The objective as the data sets that it is on know it."""
         own = {
-            name: next(one for one, its in zip(task.objectives, task.node.stage.objectives) if its == config)
+            name: next(one for one, its in zip(task.objectives, task.node.stage.judged) if its == config)
             for name, task in self.members.items()
             if name in (config.members or self.members)
         }
@@ -141,6 +157,17 @@ class Prepared:
         named = self.outline.named_parameters()
         return {name: parameter.shape for name, parameter in named if parameter.requires_grad}
 
+    @cached_property
+    def cached(self) -> int:
+        """Layers, from the embedding up, whose states are kept."""
+        kept = self.node.stage.cache_frozen is not None
+        return frozen_layers(self.outline.transformer, self.model.layers) if kept else 0
+
+    @property
+    def states_bytes(self) -> int:
+        """What they take on disk, at most."""
+        return self.train.tokens * self.model.width * MOST_BYTES if self.cached else 0
+
     @property
     def main(self) -> int:
         """The place of the objective that the stage is judged by."""
@@ -162,6 +189,12 @@ class Prepared:
             return None
         per_row = self.model.context if ramp.start.unit == "tokens" else 1
         return max(1, round(ramp.start.amount / per_row)), ramp.over.amount / 100
+
+    @cached_property
+    def windows(self) -> tuple[int, float] | None:
+        """Tokens of the first windows, and over which share of the stage they become whole."""
+        ramp = self.node.stage.window_ramp
+        return None if ramp is None else (int(ramp.start.amount), ramp.over.amount / 100)
 
     @cached_property
     def tokens_per_row(self) -> float:

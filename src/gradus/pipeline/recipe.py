@@ -95,7 +95,7 @@ class Recipe(Config):
         done: list[str] = []
         waiting = list(self.stages)
         while waiting:
-            ready = [name for name in waiting if self.stages[name].parent in (None, *done)]
+            ready = [name for name in waiting if {*self.stages[name].needs} <= {*done}]
             if not ready:
                 circle = " and ".join(waiting[:4])
                 raise wrong(
@@ -106,8 +106,9 @@ class Recipe(Config):
         return done
 
     def leaves(self) -> list[str]:
-        """The stages from which no other starts: the results."""
-        parents = {stage.parent for stage in self.stages.values()}
+        """The stages from which no other starts, and those that teach one: the results."""
+        stages = self.stages.values()
+        parents = {stage.parent for stage in stages} - {name for one in stages for name in one.teachers}
         return [name for name in self.order() if name not in parents]
 
     @model_validator(mode="after")
@@ -123,6 +124,11 @@ class Recipe(Config):
                     stage.parent,
                     nearest(stage.parent, legal),
                 )
+            for teacher in stage.needs:
+                if teacher not in self.stages or teacher == name:
+                    legal = [other for other in self.stages if other != name]
+                    problem = "there is no such teacher"
+                    raise wrong(f"stages.{name}.objectives", problem, teacher, nearest(teacher, legal))
         self.order()
         for start in self.seeds.starts:
             if start not in self.stages:

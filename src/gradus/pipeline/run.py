@@ -31,6 +31,7 @@ from gradus.pipeline.prepare import prepare
 from gradus.pipeline.progress import Told
 from gradus.pipeline.reading import RecipeFile, read_recipe
 from gradus.pipeline.stage import Context, StageRun
+from gradus.pipeline.teaching import with_soft_labels
 from gradus.training.checkpoint import require_room
 from gradus.training.trainer import NotFinite
 
@@ -192,7 +193,7 @@ def require_writable(runs: Path) -> None:
 def run_node(node: Node, material: Material, context: Context) -> dict[str, Any]:
     """Prepares, trains and finishes one stage."""
     began = time.perf_counter()
-    prepared = prepare(node, material)
+    prepared = with_soft_labels(prepare(node, material), material, context.stages, context.world.device)
     stage_run = StageRun(prepared, context)
     stage_run.prepare_seconds = time.perf_counter() - began
     stage_run.digests = material.digests(node.stage.data)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gradus.core.errors import UserError
+from gradus.core.patches import short_names, short_value
 from gradus.core.storage import digest_json, write_file
 from gradus.pipeline.attempts import Attempts, reports
 from gradus.pipeline.finish import is_done
@@ -98,7 +99,7 @@ class Searching:
 
     def told(self, line: dict[str, Any]) -> str:
         """One trial and the best so far, in a line."""
-        tried = ", ".join(f"{self.names[path]} {shown(value)}" for path, value in line["patch"].items())
+        tried = ", ".join(f"{self.names[path]} {short_value(value)}" for path, value in line["patch"].items())
         ended = f"{self.goal.metric} {line['value']:.4f}" if line["state"] == "done" else line["state"]
         if line["state"] == "pruned":
             ended += f" after {len(line['reports'])} evaluations at {line['reports'][-1]:.4f}"
@@ -152,19 +153,6 @@ class Searching:
         if self.attempts.runner.fresh or not self.path.is_file():
             return []
         return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-
-
-def short_names(paths: list[str]) -> dict[str, str]:
-    """Each path's last word, or the whole of it where two end alike."""
-    last = [path.rsplit(".", 1)[-1] for path in paths]
-    return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last)}
-
-
-def shown(value: Any) -> str:
-    """A value of a space, in few digits."""
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _values(file: RecipeFile, search: Search) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradus.core.errors import UserError, counted
 from gradus.data.mixture import InTurn, Joined, Mixed, Mixture
 from gradus.data.readers import Row, Skipped
 from gradus.data.shards import TokenStore
-from gradus.data.sources import Source
+from gradus.data.sources import Rows, Source
 
 
 @dataclass
@@ -31,6 +31,20 @@ class Split:
     def stores(self) -> list[TokenStore]:
         """The tokens of its texts; none of rows."""
         return [split.store for split in (self.parts or {"": self}).values() if split.store is not None]
+
+    def followed_by(self, other: Split) -> Split:
+        """Rows and, after them, others whose labels are not known: they stand in the source, and neither
+        among the `rows`, which say labels, nor in what is counted of those."""
+        first, then = self.source, other.source
+        assert isinstance(first, Rows) and isinstance(then, Rows)
+        numbered = [replace(one, row=one.row + len(first)) for one in then.examples]
+        added = {
+            key: self.counts[key] + other.counts[key]
+            for key in ("rows", "tokens", "truncated_rows", "truncated_tokens", "skipped_rows")
+        }
+        counts = self.counts | added | {"unlabelled_rows": len(then)}
+        source = Rows([*first.examples, *numbered], [*first.places, *then.places])
+        return replace(self, source=source, counts=counts, skipped=[*self.skipped, *other.skipped])
 
 
 def mixed_splits(parts: Mapping[str, Mapping[str, Split]], data: Mixture, seed: int) -> dict[str, Split]:

@@ -19,12 +19,11 @@ from safetensors.torch import load_file, save_file
 from gradus.core.duration import Clock
 from gradus.core.storage import new_folder, read_json, sweep, sync, write_json
 from gradus.data.feed import Feed
+from gradus.data.sources import Source
 from gradus.distributed.precision import DTYPES, resolve
 from gradus.distributed.world import World
 from gradus.evaluation.metrics import larger_is_better
 from gradus.evaluation.zero_shot import line
-from gradus.families.folder import read_folder
-from gradus.nn.transformer import Transformer
 from gradus.objectives import HeadConfig
 from gradus.optim.penalties import Penalty
 from gradus.optim.unfreezing import Unfreezing
@@ -35,12 +34,15 @@ from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.probing import Probing
 from gradus.pipeline.progress import Told
+from gradus.pipeline.starting import starting_learner
+from gradus.pipeline.teaching import taught
 from gradus.training import checkpoint
+from gradus.training.frozen import StateCache
 from gradus.training.learner import Learner
 from gradus.training.scaling import LossScale
 from gradus.training.stopping import Stopping
 from gradus.training.trainer import Due, NotFinite, Report, Trainer
-from gradus.training.transfer import Moved, fitting_heads, transfer
+from gradus.training.transfer import Moved
 
 REPORTS = 200
 """Reports of a stage, about; never fewer than one in MOST_STEPS steps."""
@@ -120,14 +122,14 @@ class StageRun:
             checkpoint.load_weights(
                 trainer.learner, load_file(self.checkpoints / "best" / "model.safetensors")
             )
-        return trainer.learner
+        return trainer.learner.plain
 
     def _loop(self, trainer: Trainer) -> None:
         timetable = self._timetable(trainer)
         saved = time.monotonic()
         for report in trainer.steps(timetable):
             if report.losses:
-                self._note(_train_line(report, trainer.feed.source))
+                self._note(_train_line(report, trainer.feed))
                 left = trainer.seconds / report.clock.step * (trainer.feed.steps - report.clock.step)
                 self.context.told.report(report, left)
             if "evaluate" in report.due:
@@ -149,10 +151,15 @@ class StageRun:
                 return
 
     def _trainer(self, measured: int | None) -> Trainer:
-        learner = self._learner()
+        learner = taught(self.prepared, self._learner(), self.context.stages, DTYPES[self.precision])
+        self.moved += [
+            Moved(name, "new", tuple(tensor.shape), "learnt beside the model and left behind")
+            for name, tensor in learner.state_dict().items() if name not in learner.plain.state_dict()
+        ]  # fmt: skip
         prepared, stage = self.prepared, self.node.stage
-        feed = Feed(prepared.train, prepared.batch, self.node.seed, prepared.total_rows(measured),
-                    self.world.rank, self.world.size, prepared.ramp, prepared.shuffled)  # fmt: skip
+        source, rows = self._train_source(learner), prepared.total_rows(measured)
+        feed = Feed(source, prepared.batch, self.node.seed, rows, self.world.rank, self.world.size,
+                    prepared.ramp, prepared.shuffled, prepared.windows)  # fmt: skip
         optimizers = stage.optimizer.build(learner.named_parameters())
         warmup = stage.schedule.warmup_steps(feed.steps, prepared.tokens_per_row * prepared.batch)
         return Trainer(learner, feed, optimizers, stage.schedule, self.world,
@@ -160,6 +167,17 @@ class StageRun:
                        penalty=self._penalty(learner),
                        scaling=LossScale() if self.precision == "fp16" else None,
                        unfreezing=self._unfreezing(learner, feed.steps))  # fmt: skip
+
+    def _train_source(self, learner: Learner) -> Source:
+        """Train, with what frozen layers make of it where that is kept; `learner` has the weights that it
+        starts from."""
+        cache, learner.transformer.cached = self.node.stage.cache_frozen, self.prepared.cached
+        if cache is None:
+            return self.prepared.train
+        conditions = {key: value for key, value in self.environment.items() if key != "world"}
+        folder, told = self.context.stages.parents[1] / "cache", self.context.told
+        kept = StateCache(folder, cache.gigabytes, conditions, self.budget, told.working)
+        return kept.over(self.prepared.train, learner.transformer, self.world)
 
     def _unfreezing(self, learner: Learner, steps: int) -> Unfreezing | None:
         if (unfreeze := self.node.stage.unfreeze) is None:
@@ -174,25 +192,9 @@ class StageRun:
         return penalties.bind(learner.named_parameters(), taken)
 
     def _learner(self) -> Learner:
-        prepared = self.prepared
-        transformer = Transformer(prepared.model, DTYPES[self.precision], device=self.world.device)
-        learner = Learner(transformer, prepared.objectives).initialise(self.node.seed)
-        if (source := self.context.start(self.node)) is not None:
-            start = read_folder(source)
-            heads = fitting_heads(heads_of(self.prepared), (start.card or {}).get("heads", {}))
-            transferred = self.node.stage.transfer
-            self.moved = transfer(learner, start.tensors, heads, str(source), transferred)
-        else:
-            self.moved = [Moved(name, "new", tuple(tensor.shape), "from scratch")
-                          for name, tensor in learner.state_dict().items()]  # fmt: skip
-        self._lighten(learner)
-        return learner.to(self.world.device)
-
-    def _lighten(self, learner: Learner) -> None:
-        stage = self.node.stage
-        added = learner.lighten(stage.adapters, stage.freeze or (), self.node.seed)
-        shapes = {name: tuple(parameter.shape) for name, parameter in learner.named_parameters()}
-        self.moved += [Moved(name, "new", shapes[name], "an adapter") for name in added]
+        source, heads = self.context.start(self.node), heads_of(self.prepared)
+        learner, self.moved = starting_learner(self.prepared, source, heads, self.precision, self.world)
+        return learner
 
     def _steps_of_minutes(self) -> int | None:
         """A length in minutes as steps: measured once, on weights that are thrown away, and recorded."""
@@ -236,7 +238,7 @@ class StageRun:
         self._probe(trainer)
         if "dev" not in self.prepared.splits:
             return
-        judged = self.metrics(trainer.learner, "dev")
+        judged = self.metrics(trainer.learner.plain, "dev")
         metrics, self._last = judged[0], (trainer.clock.step, judged)
         line = {"kind": "evaluate", "step": trainer.clock.step, "split": "dev", "metrics": metrics,
                 "epoch": trainer.clock.epoch(len(trainer.feed.source))}  # fmt: skip
@@ -249,7 +251,7 @@ class StageRun:
 
     def _probe(self, trainer: Trainer) -> None:
         began, clock = time.perf_counter(), trainer.clock
-        for found in self.probing.at(clock.step, trainer.learner, self.world, self.budget):
+        for found in self.probing.at(clock.step, trainer.learner.plain, self.world, self.budget):
             epoch = clock.epoch(len(trainer.feed.source))
             place = {"step": clock.step, "epoch": epoch, "tokens": clock.tokens}
             self._note({"kind": "zero_shot", **place, **found})
@@ -339,22 +341,18 @@ class StageRun:
 def heads_of(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Head name -> what it is: the objective that trained it and the labels it tells apart."""
     return {
-        objective.head_name: {
-            "objective": objective.name,
-            "labels": list(objective.labels or (task.labels.names if task.labels else ())),
-            "bias": config.biased(task.model),
-            **({"crf": True} if config.chained else {}),
-        }
+        objective.head_name: config.described(objective, task.model, task.labels.names if task.labels else ())
         for task in prepared.tasks.values()
-        for objective, config in zip(task.objectives, task.node.stage.objectives)
+        for objective, config in zip(task.objectives, task.node.stage.judged)
         if objective.head_name and isinstance(config, HeadConfig)
     }
 
 
-def _train_line(report: Report, source: Any) -> dict[str, Any]:
+def _train_line(report: Report, feed: Feed) -> dict[str, Any]:
     clock = report.clock
     scale = {} if report.loss_scale is None else {"loss_scale": report.loss_scale}
-    return {"kind": "train", "step": clock.step, "epoch": clock.epoch(len(source)), "rows": clock.rows,
+    length = {} if feed.windows is None else {"window": feed.window(clock.step - 1)}
+    return {"kind": "train", "step": clock.step, "epoch": clock.epoch(len(feed.source)), "rows": clock.rows,
             "tokens": clock.tokens, "loss": report.losses, "total": report.total, "lr": report.lr,
             "grad_norm": report.grad_norm,
-            "tokens_per_second": round(report.tokens_per_second, 1), **scale}  # fmt: skip
+            "tokens_per_second": round(report.tokens_per_second, 1), **scale, **length}  # fmt: skip

@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gradus.core.config import Config, wrong
-from gradus.core.duration import BatchSize, Duration, Quantity, Share
+from gradus.core.duration import BatchSize, Duration, Quantity
 from gradus.core.model import FURTHER_DROPOUTS, ModelConfig
 from gradus.data.augmentation import Augment
 from gradus.data.formats import TextToText
 from gradus.data.mixture import Mixture
+from gradus.data.ramp import BatchRamp, WindowRamp
 from gradus.data.rows import RowsData
 from gradus.data.tagged import Tagged
 from gradus.data.text import TextData
@@ -23,7 +24,14 @@ from gradus.evaluation.metrics import MAIN_METRIC
 from gradus.evaluation.texts import NUMBERS, TextMetric
 from gradus.evaluation.zero_shot import ZeroShotConfig
 from gradus.nn.adapters import Adapters
-from gradus.objectives import Measure, ObjectiveConfig, main_place, reads_row_label
+from gradus.objectives import (
+    AnyObjectiveConfig,
+    DistillationConfig,
+    Measure,
+    ObjectiveConfig,
+    main_place,
+    reads_row_label,
+)
 from gradus.optim.optimizers import AdamW, OptimizerConfig
 from gradus.optim.penalties import Penalties
 from gradus.optim.schedules import FINE_TUNING, Cosine, ScheduleConfig
@@ -32,13 +40,20 @@ from gradus.pipeline.fitting import (
     require_augmentable,
     require_base,
     require_chains,
+    require_depth,
     require_labels,
+    require_lesson,
+    require_pieces,
+    require_sameness,
     require_texts,
+    require_whole,
     require_windows,
 )
 from gradus.pipeline.members import members_metric, members_of, of_member, reads_rows, require_members
 from gradus.pipeline.pauses import Evaluate, Save, Stop, asked_of_texts
 from gradus.pipeline.published import StagePreset, published
+from gradus.training.frozen import CacheFrozen
+from gradus.training.growth import Grow
 from gradus.training.transfer import Transferred
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -60,6 +75,8 @@ class FromFolder(Config):
 class StageModel(Config):
     """What a stage may change of the model it starts from."""
 
+    layers: int | None = Field(None, ge=1)
+    """Of a stage from scratch: a student shallower than the recipe's model."""
     dropout: float | None = Field(None, ge=0, lt=1)
     attention_dropout: float | None = Field(None, ge=0, lt=1)
     embedding_dropout: float | None = Field(None, ge=0, lt=1)
@@ -89,15 +106,6 @@ def _filled(given: dict[str, Any], usual: Config) -> dict[str, Any]:
     return {"kind": kind, **own, **given}
 
 
-class BatchRamp(Config):
-    """The batch grows with the tokens seen (Brown et al. 2020, appendix B: from 32k tokens to the full batch
-    over the first 4 to 12 of 300 billion)."""
-
-    start: BatchSize = Field(alias="from")
-    over: Share = Quantity(4.0, "%")
-    """Of the stage."""
-
-
 class Stage(Config):
     """Teaches one transformer some data under a weighted sum of objectives."""
 
@@ -106,7 +114,7 @@ class Stage(Config):
     data: Annotated[TextData | RowsData | Mixture, Field(discriminator="kind")]
     augment: list[Augment] | None = Field(None, min_length=1)
     """What is done to the texts of train rows before they are read, anew in every epoch."""
-    objectives: list[ObjectiveConfig] = Field(min_length=1)
+    objectives: list[AnyObjectiveConfig] = Field(min_length=1)
     model: StageModel = StageModel()
     optimizer: OptimizerConfig = None  # type: ignore[assignment]
     """AdamW unless given: text 2.5e-4, rows 6.25e-5 (GPT-1, section 4.1)."""
@@ -116,6 +124,8 @@ class Stage(Config):
     """Text: 64 windows; rows: 32 rows, unless given (GPT-1, section 4.1)."""
     batch_ramp: BatchRamp | None = None
     """A smaller batch at the start, as in GPT-3; `batch` is what it grows to."""
+    window_ramp: WindowRamp | None = None
+    """Short windows of text at the start."""
     length: Duration
     """In epochs, steps, tokens or minutes."""
     preset: StagePreset | None = None
@@ -123,8 +133,12 @@ class Stage(Config):
     included; see `published`."""
     transfer: Transferred = "all"
     """What it takes of the weights it starts from; the rest is new (GPT-1, figure 2 left and section 5)."""
+    grow: Grow | None = None
+    """More layers than what it starts from has."""
     freeze: list[str] | None = Field(None, min_length=1)
     """Parameters that do not learn, by patterns of their names: "transformer.embedding.*"."""
+    cache_frozen: CacheFrozen | None = None
+    """Frozen layers at the bottom compute once, and are then read."""
     unfreeze: Unfreeze | None = None
     """The upper layers learn first, and the lower ones join them."""
     adapters: Adapters | None = None
@@ -174,10 +188,13 @@ class Stage(Config):
             raise wrong("transfer", "there is nothing to transfer to a stage from scratch", None, hint)
         if self.penalties is not None and self.penalties.l2_start and self.start == SCRATCH:
             raise wrong("penalties.l2_start", "a stage from scratch starts from nothing", None, hint)
+        require_whole(self, self.start != SCRATCH)
         if self.adapters is not None:
             rivals = [key for key in ("freeze", "unfreeze") if getattr(self, key) is not None]
             require_base(self.start != SCRATCH, self.transfer, rivals)
+        require_depth(self.model.layers, self.transfer, self.start == SCRATCH)
         require_members(self)
+        require_lesson(self, self.lesson)
         self._tasks_fit()
         self._probes_fit()
         legal = ("rows",) if rows else ("windows", "tokens")
@@ -192,6 +209,8 @@ class Stage(Config):
         if self.batch_ramp is not None and not 1 <= self.batch_ramp.start.amount <= self.batch.amount:
             problem = "the batch grows from at least 1 to `batch`"
             raise wrong("batch_ramp.from", problem, self.batch_ramp.start, f"at most {self.batch}")
+        require_sameness(self)
+        require_pieces(self)
         if self.batch.amount < 1 or (self.batch.unit != "tokens" and self.batch.amount % 1):
             raise wrong("batch", "a whole number of at least 1 is wanted", self.batch)
         if self.length.amount <= 0:
@@ -222,13 +241,13 @@ class Stage(Config):
         kinds = [objective.kind for objective in self.objectives]
         if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
             raise wrong("objectives", "this objective stands there twice", twice)
-        require_augmentable(self.augment or (), self.data, self.objectives)
-        tasks = [one.kind for one in self.objectives if reads_row_label(one)]
-        corrupting = [one.kind for one in self.objectives if one.corrupts]
+        require_augmentable(self.augment or (), self.data, self.judged)
+        tasks = [one.kind for one in self.judged if reads_row_label(one)]
+        corrupting = [one.kind for one in self.judged if one.corrupts]
         if len(corrupting) > 1:
             problem = f"{' and '.join(corrupting)} cannot change the same text"
             raise wrong("objectives", problem, None, "each in a stage of its own")
-        require_windows(self.objectives, None if isinstance(self.data, RowsData) else self.data.windows)
+        require_windows(self.judged, None if isinstance(self.data, RowsData) else self.data.windows)
         if not isinstance(self.data, RowsData):
             if any(getattr(one, "scored", "all") != "all" for one in self.objectives):
                 raise wrong(
@@ -245,13 +264,13 @@ class Stage(Config):
         if len(set(tasks)) > 1:
             raise wrong("objectives", f"{' and '.join(tasks)} cannot read the same label", None)
         self._answers_fit(tasks)
-        require_chains(self.objectives, self.data)
+        require_chains(self.judged, self.data)
         form = self.data.format.kind
         for objective, own in OWN_FORMATS.items():
             if tasks and (form in own) != (objective in tasks):
                 hint = f"rows of {' and '.join(own)} have the objective {objective}, all others another"
                 raise wrong("objectives", f"{tasks[0]} does not fit rows of the format {form}", None, hint)
-        require_labels(self.data, [one for one in self.objectives if reads_row_label(one)])
+        require_labels(self.data, [one for one in self.judged if reads_row_label(one)])
 
     def _answers_fit(self, tasks: Sequence[str]) -> None:
         """Raises where rows with an answer meet an objective that does not say it, or the other way round."""
@@ -270,7 +289,7 @@ class Stage(Config):
         for name in self.zero_shot:
             if not STAGE_NAME.fullmatch(name):
                 raise wrong(f"zero_shot.{name}", "this is no name", name, "small letters, digits and _")
-        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.objectives)
+        speaks = any(one.measure == "tokens" and one.kind != "masked_lm" for one in self.judged)
         if self.zero_shot and not speaks:
             problem = "a stage that does not learn to predict text cannot be asked"
             raise wrong("zero_shot", problem, None, "add {kind: causal_lm}")
@@ -279,6 +298,27 @@ class Stage(Config):
     def parent(self) -> str | None:
         """The name of the stage it starts from."""
         return self.start if isinstance(self.start, str) and self.start != SCRATCH else None
+
+    @property
+    def judged(self) -> list[ObjectiveConfig]:
+        """The objectives that it can be judged by: all but distillation."""
+        return [one for one in self.objectives if not isinstance(one, DistillationConfig)]
+
+    @property
+    def lesson(self) -> DistillationConfig | None:
+        """What it is taught by other models."""
+        return next((one for one in self.objectives if isinstance(one, DistillationConfig)), None)
+
+    @property
+    def needs(self) -> list[str]:
+        """The stages that come before it: the one that it starts from, and those that teach it."""
+        return list(dict.fromkeys([*([self.parent] if self.parent else []), *self.teachers]))
+
+    @property
+    def teachers(self) -> list[str]:
+        """The stages that teach it."""
+        teachers = self.lesson.teachers if self.lesson else []
+        return [one for one in teachers if isinstance(one, str)]
 
     @property
     def reads(self) -> Literal["text", "rows"]:
@@ -298,7 +338,7 @@ class Stage(Config):
     @property
     def measure(self) -> Measure:
         """What the objective predicts that it is judged by."""
-        measure = self.objectives[main_place(self.objectives)].measure
+        measure = self.judged[main_place(self.judged)].measure
         several = isinstance(self.data, RowsData) and self.data.multi_label
         return "sets" if several and measure == "classes" else measure
 
@@ -332,7 +372,7 @@ class Stage(Config):
     @property
     def every_token(self) -> bool:
         """Whether the objective it is judged by predicts every token of a text once."""
-        return self.reads == "text" and self.objectives[main_place(self.objectives)].every_token
+        return self.reads == "text" and self.judged[main_place(self.judged)].every_token
 
     @property
     def marks_nothing(self) -> bool:

@@ -52,6 +52,7 @@ def _kind(run: Run, variant: str, name: str) -> tuple[int, Any]:
         config = dict(stage.part("config"))
         words = config.pop("transfer", "all")
         layers = words["layers"] if isinstance(words, dict) else -1
+        layers = layers if isinstance(layers, int) else -1  # chosen ones are another model
         if words == "all" and stage.record.get("parent"):
             layers = stage.part("model").get("layers", -1)
         return layers, (config, stage.part("model"), stage.parent)

@@ -39,8 +39,8 @@ class Cost:
 
 
 def costs(run: Run) -> list[Cost]:
-    """One for each result stage and variant, if any of them lets a part of its parameters learn; on the last
-    split that was scored."""
+    """One for each result stage and variant, if any of them lets a part of its parameters learn or two hold
+    unlike memory; on the last split that was scored."""
     found: dict[tuple[str, str], Cost] = {}
     for table in tables(run):
         for line in table.lines:
@@ -56,7 +56,8 @@ def costs(run: Run) -> list[Cost]:
                 max(_of(stages, "peak_memory")) if first["device"].startswith("cuda") else None,
             )  # fmt: skip
     light = any(cost.learning < cost.parameters for cost in found.values())
-    return list(found.values()) if light else []
+    held = {(cost.stage, cost.held) for cost in found.values()}
+    return list(found.values()) if light or len(held) > len({stage for stage, _ in held}) else []
 
 
 def _of(stages: Sequence[Stage], key: str) -> list[float]:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from gradus.core.patches import short_names, short_value
 from gradus.core.storage import read_json
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.evaluation.statistics import deviation, mean
@@ -37,7 +38,7 @@ class Searched:
         paths = list(self.plan["space"])
         header = [
             "trial",
-            *map(_last(paths).get, paths),
+            *short_names(paths).values(),
             f"{metric_name(own)}, dev",
             "best so far",
             "ended",
@@ -47,7 +48,7 @@ class Searched:
         for one in self.trials:
             if one["state"] == "done" and (best is None or is_better(_base(own), one["value"], best)):
                 best = one["value"]
-            tried = [_short(one["patch"].get(path, "as written")) for path in paths]
+            tried = [short_value(one["patch"].get(path, "as written")) for path in paths]
             value = number(one["value"], own) if one["state"] == "done" else "–"
             cells = [
                 str(one["trial"]),
@@ -61,7 +62,7 @@ class Searched:
         notes = [f"Judged by {self.plan['metric']}, one seed; test was not looked at."]
         if until := self.plan.get("until"):
             notes.append(f"Until {number(until, own)}, at most {plural(self.plan['trials'], 'trial')}.")
-        return Grid("search", [str(name) for name in header], rows, frozenset({"ended"}), notes)
+        return Grid("search", header, rows, frozenset({"ended"}), notes)
 
 
 @dataclass(frozen=True)
@@ -196,15 +197,3 @@ def _ended(one: dict[str, Any], metric: str) -> str:
         at = plural(len(one["reports"]), "evaluation")
         return f"pruned after {at} at {number(one['reports'][-1], metric)}"
     return f"failed: {one['problem']}" if one["state"] == "failed" else "done"
-
-
-def _last(paths: list[str]) -> dict[str, str]:
-    """Each path's last word, or the whole of it where two end alike."""
-    ends = [path.rsplit(".", 1)[-1] for path in paths]
-    return {path: end if ends.count(end) == 1 else path for path, end in zip(paths, ends)}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradus.core.example import Batch, Example, collate
 from gradus.core.keyed import keyed_generator
 from gradus.nn.adapters import Adapters
+from gradus.nn.heads import Heads
 from gradus.nn.initialisation import initialise
 from gradus.nn.transformer import Transformer
 from gradus.objectives import Objective
@@ -26,7 +27,7 @@ class Learner(nn.Module):
         self.transformer = transformer
         self.objectives = tuple(objectives)
         made = {objective.head_name: objective.make_head() for objective in objectives if objective.head_name}
-        self.heads = nn.ModuleDict({name: head for name, head in made.items() if head is not None})
+        self.heads = Heads({name: head for name, head in made.items() if head is not None})
 
     def initialise(self, seed: int) -> Learner:
         """Draws every parameter from a stream keyed by (seed, its name): a new head moves no other tensor."""
@@ -47,6 +48,11 @@ class Learner(nn.Module):
         """w_k [K], float64."""
         return torch.tensor([objective.weight for objective in self.objectives], dtype=torch.float64)
 
+    @property
+    def plain(self) -> Learner:
+        """What is evaluated and leaves a stage: all of it, unless it has lessons beside it."""
+        return self
+
     def corrupted(self, example: Example, *key: object) -> Example:
         """The example as the objectives corrupt it, drawing from a generator keyed by (seed, epoch, row)."""
         for objective in self.objectives:
@@ -62,7 +68,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The sums S_k [K] of the batch, undivided, in at least fp32."""
-        states = self.transformer(batch.source, batch.decoded)
+        states = self.transformer(batch.source, batch.decoded, batch.below)
         return torch.stack(
             [
                 objective.loss(states, targets, self.transformer, self._head(objective))

@@ -3,9 +3,10 @@ error."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,14 +28,23 @@ class FirstLayers(Config):
     layers: int = Field(ge=0)
 
 
-Transferred = Literal["all", "word vectors"] | FirstLayers
+class ChosenLayers(Config):
+    """`{layers: [0, 2]}`: all but the other layers; the model then has these, in this order (DistilBERT, Sanh
+    et al. 2019, section 3: "taking one layer out of two")."""
+
+    layers: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+Transferred = Literal["all", "word vectors"] | FirstLayers | ChosenLayers
 """What a stage takes of the weights that it starts from. `word vectors` are the token embedding and so, where
-it is tied, the output. Heads, a final norm and an output embedding of its own come with `all` only."""
+it is tied, the output. Heads, a final norm and an output embedding of its own come with `all` and with chosen
+layers only."""
+BLOCK = re.compile(r"\bblocks\.(\d+)\.")
 
 
 def takes(transferred: Transferred, name: str) -> bool:
     """Whether the tensor of this name (a learner's) is among what is transferred."""
-    if transferred == "all":
+    if transferred == "all" or isinstance(transferred, ChosenLayers):
         return True
     if name == TOKEN_TABLES[0]:
         return True
@@ -88,7 +98,7 @@ def transfer(
     left = dict(tensors)
     own = dict(learner.state_dict())
     for name, tensor in own.items():
-        origin, shape = _origin(name, heads), tuple(tensor.shape)
+        origin, shape = _origin(name, heads, transferred), tuple(tensor.shape)
         if origin is None or origin not in tensors:
             if not name.startswith("heads."):
                 raise UserError("the starting weights lack a tensor", file=source, text=name)
@@ -96,8 +106,9 @@ def transfer(
                 Moved(name, "new", shape, "no head of this shape with this objective and these labels")
             )
         elif takes(transferred, name):
-            moved = _load(name, tensor, left.pop(origin), source)
-            renamed = name.startswith("heads.") and name != origin
+            left.pop(origin, None)  # a layer may be chosen twice
+            moved = _load(name, tensor, tensors[origin], source)
+            renamed = name.removeprefix("transformer.") != origin
             table.append(replace(moved, why=f"there {origin}") if renamed else moved)
         else:
             table.append(Moved(name, "new", shape, NOT_TRANSFERRED))
@@ -105,7 +116,7 @@ def transfer(
         name, why = (origin, "this stage has no such head")
         if not origin.startswith("heads."):
             name, why = f"transformer.{origin}", NOT_TRANSFERRED
-            if name not in own:
+            if name not in own and not (isinstance(transferred, ChosenLayers) and BLOCK.search(origin)):
                 problem = "the starting weights have a tensor that this model has no place for"
                 raise UserError(problem, file=source, text=origin)
         elif origin.split(".")[1] in heads.values():
@@ -114,9 +125,12 @@ def transfer(
     return sorted(table, key=lambda moved: (moved.tensor, moved.what))
 
 
-def _origin(name: str, heads: Mapping[str, str]) -> str | None:
+def _origin(name: str, heads: Mapping[str, str], transferred: Transferred) -> str | None:
     if not name.startswith("heads."):
-        return name.removeprefix("transformer.")
+        name = name.removeprefix("transformer.")
+        if isinstance(transferred, ChosenLayers):
+            return BLOCK.sub(lambda block: f"blocks.{transferred.layers[int(block[1])]}.", name)
+        return name
     head, rest = name.removeprefix("heads.").split(".", 1)
     return f"heads.{heads[head]}.{rest}" if head in heads else None
 
