@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from small_models import use
 from tiny import killed_and_whole, tiny
 
@@ -143,3 +144,16 @@ def test_a_model_that_says_nothing_for_a_text_is_refused(which: str, request: An
         UserError, match=r"augment\.0\.back: this model does not say a text for a text: '.*model'"
     ):
         check(path, runs=tmp_path / "runs", device="cpu")
+
+
+def test_check_translates_nothing_for_a_task_of_several(foreign: Path, tmp_path: Path) -> None:
+    """What a target looks like is asked of a row as it stands."""
+    path = recipe(tmp_path / "r.yaml", foreign, foreign, rows="100 %")
+    written = yaml.safe_load(path.read_text("utf-8"))
+    stage = written["stages"]["finetune"]
+    stage["data"] = {"mix": {"own": stage["data"], "other": dict(stage["data"])}}
+    stage["objectives"] = [{"kind": "classification", "on": name} for name in ("own", "other")]
+    path.write_text(yaml.safe_dump(written), encoding="utf-8")
+    checks = check(path, runs=tmp_path / "runs", device="cpu")
+    assert sum("to be translated there and back before training" in note for note in checks.notes) == 1
+    assert not list(tmp_path.glob("runs/cache/back-translation-*.json"))

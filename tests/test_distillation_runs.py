@@ -128,7 +128,7 @@ def test_a_language_model_learns_from_one(tmp_path: Path, monkeypatch: pytest.Mo
     text = {"kind": "text", "train": "builtin:tiny"}
     soft = {"kind": "distillation", "teacher": "big", "hidden": {"map": "last"}}
     student = {"model": {"layers": 1}, "data": text, "objectives": [soft, {"kind": "masked_lm"}],
-               "batch": "16 windows", "length": "6 steps"}  # fmt: skip
+               "batch": "16 windows", "length": "6 steps", "save": {"every": "2 steps"}}  # fmt: skip
     big = {**student, "model": {}, "objectives": [{"kind": "masked_lm"}]}
     path = recipe(tmp_path / "text.yaml", None, big=big, student=student)
     written = yaml.safe_load(path.read_text())

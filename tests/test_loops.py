@@ -188,6 +188,22 @@ def test_budgets_and_trials_that_diverge(tmp_path: Path, command: Command) -> No
     assert spent[-1] and not any(spent[:-1])
 
 
+def test_a_trial_that_cannot_be_is_told_and_the_search_goes_on(tmp_path: Path, command: Command) -> None:
+    """Both ends are legal, and what lies between may not be: two heads want an even width."""
+    space = {"model.width": {"integers": [16, 22]}}
+    recipe = tiny(
+        tmp_path / "r.yaml", ROWS | {"search": {"metric": "finetune.dev.loss", "trials": 8, "space": space}}
+    )
+    status, said = command("run", recipe, "--runs", tmp_path, "--device", "cpu")
+    trials = history(tmp_path / "r")
+    assert status == 0 and len(trials) == 8 and {one["state"] for one in trials} == {"done", "failed"}
+    for one in trials[1:]:
+        assert (one["state"] == "failed") == (one["patch"]["model.width"] % 2 == 1)
+        assert (one["problem"] is not None) == (one["stages"] == {}) == (one["state"] == "failed")
+    assert "failed: " in said and "is not a multiple of heads 2" in said
+    assert "is not a multiple of heads 2" in page(load_run(tmp_path / "r"))
+
+
 def test_proposals_are_a_function_of_seed_and_history() -> None:
     space = SPACE | {"a": {"integers": [1, 3]}, "b": {"uniform": [0, 0.5]}}
     search = Search.model_validate({"metric": "finetune.dev.accuracy", "space": space})
@@ -221,6 +237,12 @@ MISTAKES = [
     ({"search.space": {"model.dropout": {}}}, "one of log, uniform, integers and choices", ""),
     ({"search.space": {"stages.finetune.save.every": {"choices": ["1 steps", "2 steps"]}}},
      "search.space.stages.finetune.save.every: this changes nothing of finetune", "finetune.dev.accuracy"),
+    ({"stages.finetune.adapters": {"rank": 2}, "search.space": {"stages.finetune.adapters.rank": {"integers": [1, 64]}}},
+     "stages.finetune.adapters.rank: the matrix has no such rank: '64'", "at most 16"),
+    ({"variants.slow": {"stages.finetune.transfer": {"layers": 3}}, "iterate": ["slow"]},
+     "stages.finetune.transfer.layers: the model has fewer layers: '3'", "at most 1"),
+    ({"stages.finetune.augment": [{"kind": "deletion"}], "search.space": {"stages.finetune.augment.0.share": {"uniform": [0, 0.5]}}},
+     "this path leads into a value: 'stages.finetune.augment.0.share'", "a list is set whole"),
     ({"search.metric": "finetune.test.accuracy"}, "search.metric: ", "finetune.dev.accuracy"),
     ({"search.metric": "accuracy"}, "search.metric: ", "STAGE.dev.METRIC"),
     ({"search.metric": "finetun.dev.accuracy"}, "search.metric: there is no such stage", "did you mean 'finetune'"),

@@ -358,6 +358,53 @@ def test_rows_with_several_labels_beside_others(tmp_path: Path) -> None:
     assert model.evaluate(tmp_path / "several.tsv")["rows"] == 30
 
 
+def test_labels_under_one_head_weigh_what_each_data_set_says() -> None:
+    """The sum over both data sets of torch's own loss, each with its own positive weights."""
+    weights, model = {"a": (3.0, 1.0, 0.5), "b": (1.0, 7.0, 1.0)}, toy.model()
+    own = {
+        name: ClassificationConfig(dropout=0.0).build(
+            Task(model, "a+b", tuple("中坏好"), class_weights=given, sets=True)
+        )
+        for name, given in weights.items()
+    }
+    sets = [np.array([1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0])] * 2
+    some = [
+        replace(row, label=marks, member=name) for row, marks, name in zip(toy.examples(6), sets, "aababb")
+    ]
+    both = Learner(Transformer(model, torch.float64), [OfMembers(own, some[0], True)]).initialise(1).double()
+    batch = both.prepare(some)
+    (logits,) = both.predict(batch)
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits,
+        torch.tensor(np.stack(sets), dtype=torch.float32),
+        pos_weight=torch.tensor([weights[name] for name in "aababb"]),
+        reduction="none",
+    )
+    assert float(both(batch).detach()) == pytest.approx(float(wanted.mean(1).sum()), rel=1e-5)
+
+
+def test_check_counts_the_chains_of_a_task(tmp_path: Path) -> None:
+    """Many tags scored together beside other rows take what they would take alone, and no less."""
+    tags = "".join(f"船{number} B-T{number}\n海 O\n\n" for number in range(120))
+    (tmp_path / "tags.conll").write_text(tags, encoding="utf-8")
+    form = {"kind": "words", "words": "word", "tags": "tag"}
+    tagged = {
+        "kind": "rows",
+        "train": str(tmp_path / "tags.conll"),
+        "columns": ["word", "tag"],
+        "format": form,
+    }
+    found = {}
+    for loss in ("cross_entropy", "crf"):
+        parts = members(tmp_path) | {"tags": tagged}
+        objectives = [*OBJECTIVES, {"kind": "token_classification", "on": "tags", "loss": loss}]
+        path = mixed(tmp_path, {"data": {"mix": parts}, "objectives": objectives, "batch": "400 rows"})
+        multi = gradus.check(path, runs=tmp_path / "runs", device="cpu").nodes[0]
+        found[loss] = multi.estimate.memory
+    learnt = 16 * (241 + 2) * 241  # weights of the chain, their gradients and moments
+    assert found["crf"] - found["cross_entropy"] - learnt > 12 * 241 * 241 * 120
+
+
 def test_rows_of_every_task_are_read_anew_each_epoch_and_texts_are_not(
     tmp_path: Path, command: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,6 +511,14 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no such file": (
         lambda stage: stage["data"]["mix"]["chinese"].update(train="nowhere.tsv"),
         "stages.multi.data.mix.chinese.train",
+    ),
+    "nothing to balance": (
+        lambda stage: stage["data"]["mix"]["english"].update(labels=["bad", "good", "?"], weights="balanced"),
+        "stages.multi.data.mix.english.weights: nothing in train has this label",
+    ),
+    "no such label": (
+        lambda stage: stage["data"]["mix"]["chinese"].update(weights={"好的": 2}),
+        "stages.multi.data.mix.chinese.weights: there is no such label: '好的'",
     ),
     "no label at all": (
         lambda stage: stage["data"]["mix"]["chinese"].update(format={"kind": "single", "text": "text"}),

@@ -99,6 +99,8 @@ def test_a_stage_from_scratch_has_nothing_to_stay_near(tmp_path: Path) -> None:
         ({"kind": "sgd", "lr": 0.1, "nesterov": True}, "optimizer.nesterov: this is a kind of momentum"),
         ({"kind": "adamw", "groups": [{"match": "block.0.*"}]},
          r"groups: no parameter has such a name: .block.0.\*"),
+        ({"kind": "adamw", "groups": [{"match": "*", "rat": 2}]},
+         "groups.0.rat: unknown key .did you mean 'rate'"),
         ({"kind": "adamw", "layer_decay": 0.9}, "layer_decay: .*greater than or equal to 1"),
     ],
 )  # fmt: skip

@@ -32,8 +32,8 @@ def binary_cross_entropy_sum(
     logits: Tensor, value: Tensor, weight: Tensor, positive: Tensor | None = None
 ) -> Tensor:
     """The sum of weight [M] times the mean over the finite logits of a line of [M, K] of the cross-entropy of
-    their sigmoids against value [M, K], zeros and ones, of which a one counts positive [K] times; 0 for
-    M = 0."""
+    their sigmoids against value [M, K], zeros and ones, of which a one counts positive [M, K] times; 0
+    for M = 0."""
     precision = torch.promote_types(logits.dtype, torch.float32)
     there = logits.isfinite()
     finite = logits.masked_fill(~there, 0.0).to(precision)

@@ -7,7 +7,6 @@ Face's `problem_type: multi_label_classification`: of a row the mean of its K bi
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from gradus.core.example import Example, ExampleTargets, Targets
@@ -25,14 +24,17 @@ class LabelSetClassification(RowObjective):
     def __init__(self, config: HeadConfig, task: Task):
         super().__init__(config, task, len(task.labels))
         self._unknown = np.zeros(len(task.labels))
-        self._positive = torch.tensor(task.class_weights or (1.0,) * len(task.labels), dtype=torch.float64)
+        self._positive = np.array(task.class_weights or (1.0,) * len(task.labels))
 
     def targets(self, example: Example) -> ExampleTargets:
-        weight = float(example.label is not None)
-        return self.row_targets(example, wanted(example, self._unknown)[None], np.array([weight]))
+        """The value is what is wanted, and what a one counts there [2, K]: data sets that share a head may
+        weigh labels differently."""
+        value = np.stack([wanted(example, self._unknown), self._positive])
+        return self.row_targets(example, value[None], np.array([float(example.label is not None)]))
 
     def loss(
         self, states: Tensor, targets: Targets, transformer: Transformer, head: nn.Module | None
     ) -> Tensor:
         logits = self.outputs(states, targets, transformer, head)
-        return binary_cross_entropy_sum(logits, targets.value, targets.weight, self._positive)
+        wanted_of, positive = targets.value.unbind(1)
+        return binary_cross_entropy_sum(logits, wanted_of, targets.weight, positive)

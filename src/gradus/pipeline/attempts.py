@@ -49,10 +49,14 @@ class Attempts:
         """The ids of the goal's stage, one a seed; each once."""
         return list(dict.fromkeys(outcome["stages"][self.goal.stage] for outcome in plan.outcomes))
 
+    def prove(self, plan: Plan) -> None:
+        """Raises UserError for what is wrong with it, before anything is trained."""
+        self.runner.prove(self.nodes(plan))
+
     def run(self, plan: Plan, **changes: Any) -> Attempt:
-        """Runs what is not done, without a look at test; `changes` are fields of the runner's context."""
+        """Runs what is not done of a plan that was proved, without a look at test; `changes` are fields of
+        the runner's context."""
         nodes = self.nodes(plan)
-        self.runner.prove(nodes)
         self.runner.run(nodes, scored=("dev",), **changes)
         ids = self.goals(plan)
         values = [self.record(id)["results"]["dev"][self.goal.metric] for id in ids]

@@ -107,7 +107,7 @@ def check(
         notes += _frozen(prepared) + _grown(prepared)
         notes += augment_notes(prepared)
         notes += _notes(prepared)
-    prove_loops(plan, material)
+    prove_loops(plan, material, pricing.prepared)
     loops = loop_costs(plan, material, pricing.price, _time)
     leaks = leakage(list(plan.nodes.values()), material)
     notes += leaks.lines or leaks.summary

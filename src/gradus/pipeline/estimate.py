@@ -90,7 +90,10 @@ class Estimate:
 
 def chain_bytes(prepared: Prepared, tokens: int) -> int:
     """What a CRF holds of a micro-batch: of each tag of each word sums, gradients and what they are made of,
-    and of the pairs of tags at one word of every row three times their number."""
+    and of the pairs of tags at one word of every row three times their number. Of several tasks the most, as
+    if all rows were its own."""
+    if prepared.members:
+        return max(chain_bytes(task, tokens) for task in prepared.members.values())
     if prepared.labels is None or not any(
         isinstance(one, HeadConfig) and one.chained for one in prepared.node.stage.judged
     ):

@@ -64,6 +64,7 @@ class Iterating:
     def _attempt(self, patch: Patch, name: str) -> Attempt:
         source = f"variants.{name}" if name != AS_WRITTEN else "iterate"
         plan = self.attempts.plan(patch, name, source, self.file.recipe.seeds.count)
+        self.attempts.prove(plan)
         return self.attempts.run(plan)
 
     def _gains(self, new: Attempt, old: Attempt) -> list[float]:

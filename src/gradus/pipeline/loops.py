@@ -3,6 +3,7 @@ found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from gradus.pipeline.iterate import Iterating
 from gradus.pipeline.loop import Goal, Patch
 from gradus.pipeline.material import Material
 from gradus.pipeline.mistakes import Key, dotted, line_of
-from gradus.pipeline.plan import Plan, patched_plan
+from gradus.pipeline.plan import Node, Plan, patched_plan
 from gradus.pipeline.prepare import prepare, reported
+from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.proposals import require_library
 from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.search import Searching
@@ -22,11 +24,15 @@ if TYPE_CHECKING:
     from gradus.pipeline.run import Runner
 
 
+Ready = Callable[[Node], Prepared]
+"""How a stage is made ready: `prepare`, or what remembers it."""
+
+
 class Loops:
     """What `search` and `iterate` of a recipe do in its run folder."""
 
     def __init__(self, written: Plan, runner: Runner, folder: Path):
-        prove_loops(written, runner.material)
+        prove_loops(written, runner.material, lambda node: prepare(node, runner.material))
         recipe = written.file.recipe
         self.search, self.iterate = None, None
         if recipe.search is not None:
@@ -44,36 +50,43 @@ class Loops:
         return self.iterate.run(found) if self.iterate else found
 
 
-def prove_loops(written: Plan, material: Material) -> None:
+def prove_loops(written: Plan, material: Material, ready: Ready) -> None:
     """Raises UserError for a metric that its stage does not report, and for a key or a variant that changes
-    nothing of what leads to it."""
+    nothing of what leads to it; and for a variant, or an end of the space, that cannot be made `ready`."""
     recipe = written.file.recipe
     if (search := recipe.search) is not None:
         goal = recipe.goal(search)
         with written.file.placed(goal.stage):
             require_library()
-            _require_reported(goal, "search", written, material)
+            _require_reported(goal, "search", written, ready)
         for path, dimension in search.space.items():
-            ends = [_goal(written, material, {path: end}, "search.space", goal) for end in dimension.ends]
+            ends = [
+                _goal(written, material, {path: end}, "search.space", goal, ready) for end in dimension.ends
+            ]
             if len(set(ends)) == 1:
                 raise _idle(written.file, ("search", "space", path), goal)
     if (iterate := recipe.iterate) is not None:
         goal = recipe.goal(iterate)
         with written.file.placed(goal.stage):
-            _require_reported(goal, "iterate", written, material)
+            _require_reported(goal, "iterate", written, ready)
         before = written.outcomes[0]["stages"][goal.stage]
         for name in iterate.order:
-            if _goal(written, material, recipe.variants[name], f"variants.{name}", goal) == before:
+            if _goal(written, material, recipe.variants[name], f"variants.{name}", goal, ready) == before:
                 raise _idle(written.file, ("variants", name), goal)
 
 
-def _goal(written: Plan, material: Material, patch: Patch, source: str, goal: Goal) -> str:
-    """The id of the goal's stage, first seed, with `patch`."""
+def _goal(written: Plan, material: Material, patch: Patch, source: str, goal: Goal, ready: Ready) -> str:
+    """The id of the goal's stage, first seed, with `patch`; what leads to it can be made ready."""
     file = written.file
-    stages: dict[str, str] = patched_plan(file, material, patch, source, seeds=1).outcomes[0]["stages"]
+    plan = patched_plan(file, material, patch, source, seeds=1)
+    stages: dict[str, str] = plan.outcomes[0]["stages"]
     if goal.stage not in stages:
         line = line_of(tuple(source.split(".", 1)), file.lines)
         raise UserError(f"leaves out the stage of {goal}", file=file.path, line=line, field=source)
+    for node in plan.until(goal.stage):
+        if node.id not in written.nodes:
+            with file.placed(node.name):
+                ready(node)
     return stages[goal.stage]
 
 
@@ -83,9 +96,9 @@ def _idle(file: RecipeFile, key: Key, goal: Goal) -> UserError:
     return UserError(problem, file=file.path, line=line, field=dotted(key), hint=hint)
 
 
-def _require_reported(goal: Goal, key: str, written: Plan, material: Material) -> None:
+def _require_reported(goal: Goal, key: str, written: Plan, ready: Ready) -> None:
     node = written.nodes[written.outcomes[0]["stages"][goal.stage]]
-    legal = reported(prepare(node, material))
+    legal = reported(ready(node))
     if goal.metric not in legal:
         hint = nearest(goal.metric, sorted(legal))
         raise UserError(

@@ -143,7 +143,7 @@ def _node(location: Key) -> Any:
 def _step(node: Any, part: str | int) -> Any:
     node = _resolve(node)
     if isinstance(part, int):
-        return node.get("items")
+        return next((one["items"] for one in (node, *node.get("anyOf", [])) if "items" in one), None)
     if part in node.get("properties", {}):
         return node["properties"][part]
     mapping = node.get("discriminator", {}).get("mapping", {})

@@ -106,7 +106,9 @@ def _member(
     """A data set of several as if it were the stage's only one; its mistakes get its place."""
     alone, own = replace(node, stage=stage), f"stages.{node.name}.data."
     try:
-        return Prepared(alone, tokenizer, model, *_task(alone, tokenizer, model, material))
+        prepared = Prepared(alone, tokenizer, model, *_task(alone, tokenizer, model, material))
+        _ = prepared.label_weights  # they are worked out here, where a mistake gets its place
+        return prepared
     except UserError as mistake:
         field = (mistake.field or "").removeprefix(own)
         if mistake.file is None and not field.startswith(("stages.", "model.", "tokenizer.")):

@@ -18,7 +18,7 @@ from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Labels, Numbers
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
-from gradus.data.sources import Source
+from gradus.data.sources import Rows, Source
 from gradus.data.text_to_text import row_encoder
 from gradus.evaluation.zero_shot import Probe
 from gradus.nn.transformer import Transformer
@@ -124,7 +124,9 @@ class Prepared:
             for name, task in self.members.items()
             if name in (config.members or self.members)
         }
-        return OfMembers(own, self.members[next(iter(own))].train.example(0), bool(config.on))
+        train = self.members[next(iter(own))].train
+        first = train.examples[0] if isinstance(train, Rows) else train.example(0)  # as it stands in the file
+        return OfMembers(own, first, bool(config.on))
 
     @cached_property
     def label_weights(self) -> dict[str, float] | None:

@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from gradus.core.errors import UserError
 from gradus.core.patches import short_names, short_value
 from gradus.core.storage import digest_json, read_lines, write_lines
 from gradus.pipeline.attempts import Attempts, reports
@@ -98,12 +99,20 @@ class Searching:
             ended += f" after {len(line['reports'])} evaluations at {line['reports'][-1]:.4f}"
         best = self.best()
         beside = f"; best {best['value']:.4f} (trial {best['trial']})" if best and best is not line else ""
+        ended += f": {line['problem']}" if line["problem"] else ""
         where = f"trial {line['trial']} of {self.search.trials}"
         return f"{where}: {tried or 'as written'}: {ended} in {line['seconds']:.0f} s{beside}"
 
     def _try(self, asked: Proposal) -> dict[str, Any]:
         number = len(self.history) + 1
-        plan = self.attempts.plan(asked.patch, f"trial {number}", "search.space", seeds=1)
+        try:
+            plan = self.attempts.plan(asked.patch, f"trial {number}", "search.space", seeds=1)
+            self.attempts.prove(plan)
+        except UserError as mistake:  # each end of the space is legal, and together they are not
+            if not asked.patch or mistake.file != self.attempts.file.path:
+                raise
+            return {"trial": number, "patch": asked.patch, "state": "failed", "value": None, "reports": [],
+                    "seconds": 0.0, "stages": {}, "problem": str(mistake)}  # fmt: skip
         (stages,) = (outcome["stages"] for outcome in plan.outcomes)
         needed = {node.name: node.id for node in self.attempts.nodes(plan)}
         goal = self.context.folder(stages[self.goal.stage])
@@ -130,9 +139,9 @@ class Searching:
 
     def _clear(self, line: dict[str, Any]) -> None:
         """A stage that was given up takes no room."""
-        folder = self.context.folder(line["stages"][self.goal.stage])
-        if self.context.world.first and not is_done(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        for id in line["stages"].values() if self.context.world.first else ():
+            if not is_done(folder := self.context.folder(id)):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self) -> list[dict[str, Any]]:
         return [] if self.attempts.runner.fresh else read_lines(self.path)
