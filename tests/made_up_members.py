@@ -3,6 +3,7 @@ Chinese alone after it."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -45,6 +46,11 @@ def mixed(folder: Path, patch: dict[str, Any] | None = None) -> Path:
     target = {"data": parts["chinese"], "objectives": [{"kind": "classification"}], **common}
     stages = {"multi": multi, "chinese": {"from": "multi", **target}}
     return tiny(folder / "seas.yaml", {"stages": stages, "tokenizer": {"kind": "char"}})
+
+
+def record(run: Path, name: str) -> tuple[Path, dict[str, Any]]:
+    (file,) = run.glob(f"stages/{name}-*/stage.json")
+    return file.parent, json.loads(file.read_text())
 
 
 def two_ranks(recipe: str, runs: str, until: str, port: str) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.torch import load_file
-from test_token_classification import changed, lines, recipe
-from tiny import killed_and_whole
+from test_token_classification import changed, recipe
+from tiny import killed_and_whole, lines
 
 import gradus
 from gradus.core.errors import UserError

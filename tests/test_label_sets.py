@@ -17,6 +17,7 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from test_laws import farthest, gradients
 from test_objectives import shape
+from tiny import killed_and_whole, lines, one_task
 
 import gradus
 from gradus.core.example import Example
@@ -63,19 +64,8 @@ def recipe(folder: Path, preset: str = "bert-tiny", form: str = "jsonl", **chang
         "format": {"kind": "single", "text": "text", "label": "topics"}, "leakage": "allow",
         "multi_label": True if form == "jsonl" else {"separator": "|"},
     } | changes.pop("data", {})  # fmt: skip
-    task = {
-        "data": data, "objectives": [{"kind": "classification"}], "batch": "8 rows", "precision": "fp32",
-        "optimizer": {"kind": "adamw", "lr": 1e-2}, "length": "6 steps",
-    } | changes  # fmt: skip
-    model = {"preset": preset, "layers": 1, "width": 16, "heads": 2, "context": 48}
-    content = {"tokenizer": {"kind": "char"}, "model": model, "stages": {"topics": task}}
-    path = folder / "topics.yaml"
-    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    return path
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    task = {"data": data, "objectives": [{"kind": "classification"}], "length": "6 steps"} | changes
+    return one_task(folder / "topics.yaml", preset, 48, "topics", **task)
 
 
 def marks(rows: list[list[str]]) -> np.ndarray:
@@ -171,8 +161,6 @@ def test_the_report_tells_label_by_label_and_tests_over_rows(tmp_path: Path) -> 
 
 
 def test_a_stage_that_stops_by_it_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tiny import killed_and_whole
-
     path = recipe(
         tmp_path, evaluate={"every": "3 steps"}, stop={"metric": "macro_f1"}, save={"every": "2 steps"},
         data={"weights": {"体育": 2.5}}, objectives=[{"kind": "classification"}, {"kind": "masked_lm", "weight": 0.5}],

@@ -1,9 +1,8 @@
-"""Several tasks in one stage: each learns from its own data alone and is judged by itself; order, resume and
-ranks are those of any stage."""
+"""Several tasks in one stage: each learns from its own data alone; order, resume and ranks are those of any
+stage."""
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
@@ -18,10 +17,10 @@ import pytest
 import test_objectives
 import torch
 import toy
-from made_up_members import CHINESE, OBJECTIVES, SINGLE, members, mixed, rows
+from made_up_members import OBJECTIVES, members, mixed, record
 from test_laws import farthest, gradients
 from test_mixture import windows
-from tiny import killed_and_whole, tiny
+from tiny import killed_and_whole
 
 import gradus
 from gradus.core.example import Example
@@ -43,7 +42,6 @@ from gradus.pipeline.material import Material
 from gradus.pipeline.plan import make_plan
 from gradus.pipeline.prepare import prepare
 from gradus.pipeline.reading import read_recipe
-from gradus.report import load_run, tables, write_report
 from gradus.training.learner import Learner
 from gradus.training.transfer import fitting_heads
 
@@ -56,17 +54,6 @@ ROW_CASES: dict[str, tuple[ObjectiveSettings, str]] = {
     "hidden tokens": (MaskedLMConfig(), "encoder"),
     "next tokens": (CausalLMConfig(), "decoder"),
 }
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the whole recipe."""
-    return gradus.run(mixed(tmp_path_factory.mktemp("members")), runs=tmp_path_factory.mktemp("runs"))
-
-
-def record(run: Path, name: str) -> tuple[Path, dict[str, Any]]:
-    (file,) = run.glob(f"stages/{name}-*/stage.json")
-    return file.parent, json.loads(file.read_text())
 
 
 def labelled(count: int = 8) -> list[Example]:
@@ -156,105 +143,11 @@ def test_an_example_knows_its_data_set() -> None:
         assert example.member == ("b" if example.sequences[0][0] >= 1000 else "a")
 
 
-def test_each_is_judged_by_itself_and_the_mean_is_over_labels(run: Path) -> None:
-    folder, found = record(run, "multi")
-    dev = found["results"]["dev"]
-    assert dev["accuracy"] == (dev["english.accuracy"] + dev["chinese.accuracy"]) / 2
-    assert dev["loss"] == (dev["english.loss"] + dev["chinese.loss"]) / 2
-    assert dev["sea.bits_per_byte"] > 0 and "bits_per_byte" not in dev
-    assert found["training"]["metric"] == "accuracy"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    names = {name for line in lines if line["kind"] == "train" for name in line["loss"]}
-    assert names == {"english.classification", "chinese.classification", "causal_lm"}
-    for name, classes in (("english", {"good", "bad"}), ("chinese", set(CHINESE.values()))):
-        said = [
-            json.loads(one) for one in (folder / f"predictions-{name}-dev.jsonl").read_text().splitlines()
-        ]
-        assert len(said) == found["members"][name]["data"]["dev"]["rows"]
-        assert dev[f"{name}.accuracy"] == np.mean([one["correct"] for one in said])
-        assert {one["predicted"] for one in said} <= classes == set(said[0]["probabilities"])
-        assert found["members"][name]["floors"]["dev"]["majority"]["accuracy"] >= 0
-    assert not list(folder.glob("predictions-dev.jsonl")) and not list(folder.glob("predictions-sea*"))
-
-
-def test_a_later_stage_takes_the_head_with_its_labels(run: Path) -> None:
-    _, found = record(run, "chinese")
-    heads = {
-        moved["tensor"]: moved["what"] for moved in found["transfer"] if moved["tensor"].startswith("heads")
-    }
-    assert heads == {"heads.chinese.score.weight": "loaded", "heads.english.score.weight": "dropped"}
-
-
 def test_a_head_goes_once_and_by_its_name_first() -> None:
     two, three = {"labels": ["a", "b"]}, {"labels": ["a", "b", "c"]}
     assert fitting_heads({"x": two, "y": two}, {"y": two, "z": two}) == {"y": "y", "x": "z"}
     assert fitting_heads({"x": two, "y": two}, {"z": two}) == {"x": "z"}
     assert fitting_heads({"z": three}, {"z": two}) == {}
-
-
-def test_the_folder_answers_for_each(
-    run: Path, tmp_path: Path, command: Callable[..., tuple[int, str]]
-) -> None:
-    model, found = record(run, "multi")[0] / "model", record(run, "multi")[1]
-    assert gradus.load(model, member="chinese").labels == ("中", "坏", "好")
-    asked = tmp_path / "rows.tsv"
-    asked.write_text("text\n风平浪静\n", encoding="utf-8")
-    status, told = command("predict", model, "--input", asked, "--output", "-", "--member", "chinese")
-    assert status == 0 and set(json.loads(told[told.index("{") :])["probabilities"]) == {"中", "坏", "好"}
-    dev = record(run, "multi")[0] / "predictions-english-dev.jsonl"
-    status, told = command("evaluate", model, "--data", dev, "--member", "english")
-    words = told.split()
-    assert status == 0
-    assert float(words[words.index("accuracy") + 1]) == pytest.approx(
-        found["results"]["dev"]["english.accuracy"]
-    )
-    status, told = command("generate", model, "--prompt", "The sea", "--tokens", "3", "--member", "sea")
-    assert status == 0 and told.startswith("The sea")
-
-
-@pytest.mark.parametrize(
-    "options, said",
-    [
-        ([], "several tasks (--member english or chinese or sea)"),
-        (["--member", "chinse"], "--member: the model knows no such task: 'chinse'"),
-    ],
-)
-def test_which_one_is_meant_has_to_be_said(
-    run: Path, command: Callable[..., tuple[int, str]], options: list[str], said: str
-) -> None:
-    model = record(run, "multi")[0] / "model"
-    status, told = command("predict", model, "--input", "-", "--output", "-", *options)
-    assert status == 2 and said in told and len(told) < 400
-
-
-def test_a_model_of_one_task_has_no_members(run: Path, command: Callable[..., tuple[int, str]]) -> None:
-    model = record(run, "chinese")[0] / "model"
-    status, told = command("predict", model, "--input", "-", "--output", "-", "--member", "chinese")
-    assert status == 2 and "it knows one task alone" in told
-
-
-def test_the_report_has_a_table_for_each(run: Path) -> None:
-    read = load_run(run)
-    found = {(table.stage, table.metric) for table in tables(read, read.tasks_of("multi"))}
-    assert found == {
-        ("multi.english", "accuracy"),
-        ("multi.chinese", "accuracy"),
-        ("multi.sea", "bits_per_byte"),
-    }
-    page = write_report(read).read_text()
-    assert 'id="stage-multi.chinese"' in page and "Label by label" in page
-
-
-def test_variants_are_tested_against_each_other_task_by_task(tmp_path: Path) -> None:
-    path = mixed(tmp_path)
-    slower = {"stages.multi.optimizer.lr": 1e-5}
-    settings = {"stages.chinese": None, "variants": {"slower": slower}}
-    read = load_run(gradus.run(path, runs=tmp_path / "runs", settings=settings))
-    compared = {table.stage: table for table in tables(read)}
-    assert set(compared) == {"multi.english", "multi.chinese", "multi.sea"}
-    for name in ("english", "chinese"):
-        line = compared[f"multi.{name}"].line("slower")
-        assert line is not None and line.test is not None
 
 
 @pytest.mark.parametrize("by", ["turns", {"temperature": 2}])
@@ -290,74 +183,6 @@ def test_two_ranks_are_one_though_each_has_one_task(tmp_path: Path) -> None:
     assert one["training"]["tokens"] == other["training"]["tokens"]
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "chinese.macro_f1", "sea.bits_per_byte"])
-def test_a_stage_may_be_chosen_by_any_of_its_tasks(tmp_path: Path, metric: str) -> None:
-    path = mixed(tmp_path, {"stop": {"metric": metric}, "evaluate": {"every": "4 steps"}})
-    folder, found = record(gradus.run(path, runs=tmp_path / "runs", until="multi"), "multi")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    seen = {one["step"]: one["metrics"][metric] for one in lines if one["kind"] == "evaluate"}
-    best = min(seen.values()) if "bits" in metric else max(seen.values())
-    assert found["training"]["metric"] == metric and found["results"]["dev"][metric] == pytest.approx(
-        best, rel=1e-3
-    )
-
-
-def test_one_head_for_two_data_sets_with_the_same_labels(tmp_path: Path) -> None:
-    parts = members(tmp_path)
-    parts["more"] = {**rows(tmp_path / "more.tsv", CHINESE, 4), "weights": "balanced"}
-    del parts["english"]
-    objectives = [{"kind": "classification", "on": ["chinese", "more"]}, {"kind": "causal_lm", "on": "sea"}]
-    path = mixed(tmp_path, {"data": {"mix": parts}, "objectives": objectives})
-    folder, found = record(run := gradus.run(path, runs=tmp_path / "runs"), "multi")
-    card = json.loads((folder / "model" / "gradus.json").read_text())
-    assert list(card["heads"]) == ["chinese+more"]
-    assert gradus.load(folder / "model", member="more").labels == ("中", "坏", "好")
-    moved = [
-        one for one in record(run, "chinese")[1]["transfer"] if one["tensor"] == "heads.chinese.score.weight"
-    ]
-    assert moved[0]["what"] == "loaded" and "chinese+more" in moved[0]["why"]
-    assert json.loads((folder / "model" / "config.json").read_text())["id2label"] == {
-        "0": "中",
-        "1": "坏",
-        "2": "好",
-    }
-
-
-@pytest.mark.parametrize(
-    "preset, kind", [("bert-tiny", "masked_lm"), ("bart-mini", "denoising"), ("gpt1-tiny", "prefix_lm")]
-)
-def test_spoilt_text_beside_rows_of_every_arrangement(tmp_path: Path, preset: str, kind: str) -> None:
-    """Segments, a decoder's input and shared prefixes, of which the other data set's examples have none."""
-    parts = members(tmp_path)
-    pair = {"kind": "pair", "first": "text", "second": "label", "label": "class"}
-    file = Path(parts["chinese"]["train"])
-    lines = [f"{line}\t{number % 2}" for number, line in enumerate(file.read_text("utf-8").splitlines()[1:])]
-    file.write_text("label\ttext\tclass\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    data = {"mix": {"sea": parts["sea"], "chinese": {**parts["chinese"], "format": pair}}, "by": "turns"}
-    objectives = [{"kind": kind, "on": "sea"}, OBJECTIVES[1]]
-    stage = {"data": data, "objectives": objectives, "batch": "16 rows", "length": "2 steps"}
-    shape = {"preset": preset, "layers": 1, "width": 16, "heads": 2, "context": 40}
-    path = tiny(
-        tmp_path / "text.yaml", {"model": shape, "tokenizer": {"kind": "char"}, "stages": {"both": stage}}
-    )
-    dev = record(gradus.run(path, runs=tmp_path / "runs"), "both")[1]["results"]["dev"]
-    assert dev["accuracy"] == dev["chinese.accuracy"] and 0 < dev["sea.loss"] < 6
-
-
-def test_rows_with_several_labels_beside_others(tmp_path: Path) -> None:
-    parts = members(tmp_path)
-    several = {text: f"{label};海" for text, label in CHINESE.items()} | {"夜深了": "海"}
-    parts["chinese"] = {**rows(tmp_path / "several.tsv", several, 6), "multi_label": {"separator": ";"}}
-    stages = {"data": {"mix": parts}, "objectives": OBJECTIVES, "stop": {"metric": "chinese.micro_f1"}}
-    path = mixed(tmp_path, stages)
-    folder, found = record(gradus.run(path, runs=tmp_path / "runs", until="multi"), "multi")
-    assert found["results"]["dev"]["chinese.micro_f1"] >= 0
-    model = gradus.load(folder / "model", member="chinese")
-    (said,) = model.predict(["风平浪静"])
-    assert set(said["probabilities"]) == {"中", "坏", "好", "海"} and isinstance(said["labels"], list)
-    assert model.evaluate(tmp_path / "several.tsv")["rows"] == 30
-
-
 def test_labels_under_one_head_weigh_what_each_data_set_says() -> None:
     """The sum over both data sets of torch's own loss, each with its own positive weights."""
     weights, model = {"a": (3.0, 1.0, 0.5), "b": (1.0, 7.0, 1.0)}, toy.model()
@@ -383,28 +208,6 @@ def test_labels_under_one_head_weigh_what_each_data_set_says() -> None:
     assert float(both(batch).detach()) == pytest.approx(float(wanted.mean(1).sum()), rel=1e-5)
 
 
-def test_check_counts_the_chains_of_a_task(tmp_path: Path) -> None:
-    """Many tags scored together beside other rows take what they would take alone, and no less."""
-    tags = "".join(f"船{number} B-T{number}\n海 O\n\n" for number in range(120))
-    (tmp_path / "tags.conll").write_text(tags, encoding="utf-8")
-    form = {"kind": "words", "words": "word", "tags": "tag"}
-    tagged = {
-        "kind": "rows",
-        "train": str(tmp_path / "tags.conll"),
-        "columns": ["word", "tag"],
-        "format": form,
-    }
-    found = {}
-    for loss in ("cross_entropy", "crf"):
-        parts = members(tmp_path) | {"tags": tagged}
-        objectives = [*OBJECTIVES, {"kind": "token_classification", "on": "tags", "loss": loss}]
-        path = mixed(tmp_path, {"data": {"mix": parts}, "objectives": objectives, "batch": "400 rows"})
-        multi = gradus.check(path, runs=tmp_path / "runs", device="cpu").nodes[0]
-        found[loss] = multi.estimate.memory
-    learnt = 16 * (241 + 2) * 241  # weights of the chain, their gradients and moments
-    assert found["crf"] - found["cross_entropy"] - learnt > 12 * 241 * 241 * 120
-
-
 def test_rows_of_every_task_are_read_anew_each_epoch_and_texts_are_not(
     tmp_path: Path, command: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,141 +229,3 @@ def test_rows_of_every_task_are_read_anew_each_epoch_and_texts_are_not(
     patch = {"data": {"mix": texts}, "objectives": OBJECTIVES[2:], "augment": augment, "batch": "4 windows"}
     code, told = command("check", str(mixed(tmp_path, patch)))
     assert code == 2 and "augment" in told and "labelled rows" in told
-
-
-def test_the_target_s_own_text_without_labels_and_without_dev(tmp_path: Path) -> None:
-    """Adaptation is a stage on the same rows without a label: it reads what the task trains on, no more."""
-    data = rows(tmp_path / "chinese.tsv", CHINESE, 6)
-    own = {**data, "format": {"kind": "single", "text": "text"}}
-    common = {"optimizer": {"kind": "adamw", "lr": 5e-3}, "batch": "8 rows", "length": "1 epoch"}
-    stages = {
-        "adapt": {"data": own, "objectives": [{"kind": "causal_lm"}], **common},
-        "finetune": {"from": "adapt", "data": data, "objectives": [{"kind": "classification"}], **common},
-    }
-    path = tiny(tmp_path / "adapt.yaml", {"stages": stages, "tokenizer": {"kind": "char"}})
-    run = gradus.run(path, runs=tmp_path / "runs")
-    adapted, tuned = record(run, "adapt")[1], record(run, "finetune")[1]
-    assert adapted["digests"]["data"] == tuned["digests"]["data"]
-    assert adapted["training"]["rows"] == tuned["data"]["train"]["rows"] < 24
-    assert {one["what"] for one in tuned["transfer"]} == {"loaded", "new"}
-
-
-def test_check_prices_every_value_of_a_search(tmp_path: Path) -> None:
-    limit = {"stages.multi.data.mix.english.limit": {"integers": [8, 16]}}
-    search = {"search": {"metric": "multi.dev.loss", "space": limit}}
-    checks = gradus.check(mixed(tmp_path), runs=tmp_path / "runs", settings=search)
-    assert checks.loops.lines[1:] == ["search: stages.multi.data.mix.english.limit: integers [8, 16]"]
-
-
-def test_check_says_what_an_epoch_is_made_of_and_what_it_costs(tmp_path: Path) -> None:
-    parts = members(tmp_path)
-    parts["chinese"] = rows(tmp_path / "long.tsv", {"海" * 99: "长", **CHINESE}, 3)
-    checks = gradus.check(mixed(tmp_path, {"data": {"mix": parts, "by": "turns"}}), runs=tmp_path / "runs")
-    (note,) = [note for note in checks.notes if "an epoch is" in note]
-    assert "english 33%" in note and "chinese 33%" in note and "sea 33%" in note
-    assert any(note.startswith("multi.chinese: train: ") and "longer" in note for note in checks.notes)
-    multi = next(one for one in checks.nodes if one.node.name == "multi")
-    assert multi.estimate.steps == 12 and multi.estimate.seconds > 0
-    assert multi.estimate.parameters - checks.nodes[-1].estimate.parameters == (2 + 4 - 3) * 16
-
-
-WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "no such data set": (
-        lambda stage: stage["objectives"].append({"kind": "causal_lm", "on": "englsh"}),
-        "objectives.3.on: there is no such data set: 'englsh' (did you mean 'english'?",
-    ),
-    "a head on none": (
-        lambda stage: stage["objectives"][0].pop("on"),
-        "objectives.0: the objective does not say which data set it is on: 'classification' (such as `on: e",
-    ),
-    "scored by nobody": (
-        lambda stage: stage.update(objectives=OBJECTIVES[:2]),
-        "data.mix.sea: no objective scores this data set: 'sea' (an objective `on: sea`",
-    ),
-    "other labels under one head": (
-        lambda stage: stage.update(
-            objectives=[{"kind": "classification", "on": ["english", "chinese"]}, {"kind": "causal_lm"}]
-        ),
-        "theirs differ: 'english: bad, good; chinese: 中, 坏, 好'",
-    ),
-    "weights for a stranger": (
-        lambda stage: stage["data"].update(by={"weights": {"english": 1, "chinse": 2}}),
-        "by.weights: there is no such data set: 'chinse' (did you mean 'chinese'?",
-    ),
-    "no weight": (
-        lambda stage: stage["data"].update(by={"weights": {"english": 1, "chinese": 2}}),
-        "by.weights: this data set has no weight: 'sea'",
-    ),
-    "twice on one": (
-        lambda stage: stage["objectives"].append({"kind": "causal_lm", "on": "sea"}),
-        "objectives: sea: this objective stands there twice: 'causal_lm'",
-    ),
-    "a text with labels": (
-        lambda stage: stage["objectives"].append({"kind": "regression", "on": "sea"}),
-        "objectives: sea: the objective regression needs data of kind rows",
-    ),
-    "a key for another task": (
-        lambda stage: stage["data"]["mix"]["english"].update(weights="balanced")
-        or stage["objectives"].__setitem__(0, {"kind": "regression", "on": "english"}),
-        "data.mix.english.weights: english: this key is for classification",
-    ),
-    "no such column": (
-        lambda stage: stage["data"]["mix"]["chinese"].update(format={**SINGLE, "label": "lable"}),
-        "chinese.tsv:2: there is no such column: 'lable'",
-    ),
-    "no such file": (
-        lambda stage: stage["data"]["mix"]["chinese"].update(train="nowhere.tsv"),
-        "stages.multi.data.mix.chinese.train",
-    ),
-    "nothing to balance": (
-        lambda stage: stage["data"]["mix"]["english"].update(labels=["bad", "good", "?"], weights="balanced"),
-        "stages.multi.data.mix.english.weights: nothing in train has this label",
-    ),
-    "no such label": (
-        lambda stage: stage["data"]["mix"]["chinese"].update(weights={"好的": 2}),
-        "stages.multi.data.mix.chinese.weights: there is no such label: '好的'",
-    ),
-    "no label at all": (
-        lambda stage: stage["data"]["mix"]["chinese"].update(format={"kind": "single", "text": "text"}),
-        "stages.multi.data.mix.chinese.format.label: the objective needs to know the column",
-    ),
-    "a metric nobody reports": (
-        lambda stage: stage.update(stop={"metric": "sea.accuracy"}),
-        "stop.metric: this stage reports no such metric: 'sea.accuracy'",
-    ),
-    "no metric in common": (
-        lambda stage: stage.update(
-            stop={"patience": 1}, objectives=[{"kind": "regression", "on": "english"}, *OBJECTIVES[1:]]
-        ),
-        "stop: the data sets are judged by different metrics: name one",
-    ),
-    "called as an objective is": (
-        lambda stage: (
-            stage["data"]["mix"].update(causal_lm=stage["data"]["mix"].pop("sea")),
-            stage["data"].update(by="size"),
-        ),
-        "mix.causal_lm",
-    ),
-    "windows": (lambda stage: stage.update(batch="16 windows"), "batch: the batch counts rows here"),
-    "a word for by": (lambda stage: stage["data"].update(by="turn"), "word: 'turn' (did you mean 'turns'"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_a_mistake_is_told_in_a_line(
-    case: str, tmp_path: Path, command: Callable[..., tuple[int, str]]
-) -> None:
-    spoil, said = WRONG[case]
-    stage: dict[str, Any] = {
-        "data": {"mix": members(tmp_path), "by": "turns"},
-        "objectives": [*map(dict, OBJECTIVES)],
-    }
-    spoil(stage)
-    status, told = command("check", mixed(tmp_path, stage), "--runs", tmp_path / "runs")
-    assert status == 2 and said in told and len(told) < 600, told
-
-
-def test_on_is_for_mixtures(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
-    patch = {"stages.finetune.objectives": [{"kind": "classification", "on": "sst"}]}
-    status, told = command("check", tiny(tmp_path / "one.yaml", patch), "--runs", tmp_path / "runs")
-    assert status == 2 and "objectives.0.on: the stage has one data set alone: 'sst'" in told

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny import lines, one_task
 
 import gradus
 from gradus.data.reader_options import ReaderOptions
@@ -57,19 +58,8 @@ def recipe(folder: Path, preset: str = "bert-tiny", unanswerable: bool = False, 
     data = {"kind": "rows", **{split: f"{split}.json" for split in ("train", "dev", "test")}}
     data |= {"rows": "data/*/paragraphs/*/qas/*", "fields": FIELDS, "long": "window"}
     data["format"] = FORM | {"stride": 8} | ({"unanswerable": True} if unanswerable else {})
-    task = {
-        "data": data, "objectives": [{"kind": "question_answering", "longest": 4}], "batch": "8 rows",
-        "optimizer": {"kind": "adamw", "lr": 1e-2}, "precision": "fp32", "length": "4 steps",
-    } | changes  # fmt: skip
-    model = {"preset": preset, "layers": 1, "width": 16, "heads": 2, "context": 32}
-    content = {"tokenizer": {"kind": "char"}, "model": model, "stages": {"task": task}}
-    path = folder / "qa.yaml"
-    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    return path
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    task = {"data": data, "objectives": [{"kind": "question_answering", "longest": 4}], "length": "4 steps"}
+    return one_task(folder / "qa.yaml", preset, 32, "task", **task | changes)
 
 
 CASES = [

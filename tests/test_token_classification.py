@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny import lines, one_task
 
 import gradus
 from gradus.data.reader_options import ReaderOptions
@@ -65,19 +66,8 @@ def recipe(folder: Path, preset: str = "bert-tiny", form: str = "words", **chang
     data = {"kind": "rows", **{split: f"{split}.{suffix}" for split in ("train", "dev", "test")}, **reading}
     data = {**data, "leakage": "allow"}
     format = data["format"] | changes.pop("format", {})
-    task = {
-        "data": data | {"format": format}, "objectives": [{"kind": "token_classification"}], "batch": "8 rows",
-        "optimizer": {"kind": "adamw", "lr": 1e-2}, "precision": "fp32", "length": "4 steps",
-    } | changes  # fmt: skip
-    model = {"preset": preset, "layers": 1, "width": 16, "heads": 2, "context": 32}
-    content = {"tokenizer": {"kind": "char"}, "model": model, "stages": {"task": task}}
-    path = folder / "ner.yaml"
-    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    return path
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    task = {"data": data | {"format": format}, "objectives": [{"kind": "token_classification"}]}
+    return one_task(folder / "ner.yaml", preset, 32, "task", **{"length": "4 steps"} | task | changes)
 
 
 CASES = [("bert-tiny", "words"), ("bert-tiny", "entities"), ("gpt1-tiny", "words"), ("gpt2-tiny", "entities")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -74,3 +75,17 @@ def killed_and_whole(path: Path, until: str, monkeypatch: pytest.MonkeyPatch) ->
     weights, other = (one / "stages" / stage.name / "model/model.safetensors" for one in (whole, again))
     assert weights.read_bytes() == other.read_bytes()
     return weights, other
+
+
+def one_task(path: Path, preset: str, context: int, stage: str, **task: Any) -> Path:
+    """Writes a recipe whose one `stage` learns a task, with characters for tokens; returns `path`."""
+    usual = {"batch": "8 rows", "optimizer": {"kind": "adamw", "lr": 1e-2}, "precision": "fp32"}
+    model = {"preset": preset, "layers": 1, "width": 16, "heads": 2, "context": context}
+    content = {"tokenizer": {"kind": "char"}, "model": model, "stages": {stage: usual | task}}
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
