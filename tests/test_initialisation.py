@@ -59,6 +59,7 @@ def test_t5_has_a_scale_for_each_matrix() -> None:
         (block.attention.output.weight, queries**-0.5),
         (block.feed_forward.down.weight, (4 * WIDTH) ** -0.5),
         (made.embedding.tokens.weight, 1.0),
+        (made.unembedding.weight, WIDTH**-0.5),
         (made.encoder.relative.weight, WIDTH**-0.5),
     ):
         assert float(matrix.detach().std()) == pytest.approx(wanted, rel=0.15)

@@ -91,9 +91,10 @@ def _one_matrix(name: str, shape: torch.Size, config: ModelConfig) -> tuple[int,
 
 def _t5(name: str, shape: torch.Size, config: ModelConfig) -> Scale:
     """The scales of Mesh TensorFlow's T5 (Raffel et al. 2020, section 3.1.1, as released): they stand for the
-    missing 1/sqrt(head width) of the scores."""
+    missing 1/sqrt(head width) of the scores. An output of its own is one of the other matrices, as in the
+    released code; transformers gives it 1, with which the first loss is width / 2 nats."""
     width = config.width**-0.5
-    if name.endswith(("embedding.tokens.weight", "unembedding.weight")):
+    if name.endswith("embedding.tokens.weight"):
         return 1.0
     if name.endswith("cross_attention.query.weight"):
         return width * config.channels**-0.5
