@@ -232,8 +232,12 @@ def test_the_head_of_a_classifier_goes_on_where_the_labels_are_the_same(tmp_path
     (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "the ship\tgood\nthe sea\tbad\n" * 8)
     for labels, what in ({}, "loaded"), ({"map": {"label": {"bad": "poor"}}}, "new"):
         form = {"kind": "single", "text": "text", "label": "label"}
-        data = {"kind": "rows", "train": "rows.tsv", "format": form, **labels}
-        stage = {"from": {"folder": "ours"}, "data": data, "objectives": [{"kind": "classification"}]}
+        data = {"kind": "rows", "train": str(tmp_path / "rows.tsv"), "format": form, **labels}
+        stage = {
+            "from": {"folder": str(tmp_path / "ours")},
+            "data": data,
+            "objectives": [{"kind": "classification"}],
+        }
         recipe = {"seed": 1, "stages": {"more": {**stage, "length": "1 step"}}}
         (tmp_path / f"{what}.yaml").write_text(yaml.safe_dump(recipe))
         run = gradus.run(tmp_path / f"{what}.yaml", runs=tmp_path / "runs")
