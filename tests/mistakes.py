@@ -203,6 +203,8 @@ RECIPE_CASES = [
     recipe_case("variant, unknown key", "seed: 1", "seed: 1\nvariants:\n  无: {stages.judge.optimzer.lr: 1}", r":3: variants\.无: stages\.judge\.optimzer: unknown key", "'optimizer'"),
     recipe_case("variant, unknown stage", "seed: 1", "seed: 1\nvariants:\n  no text: {stages.jugde.from: scratch}", r":3: variants\.no text: there is no such stage: 'jugde'", "'judge'"),
     recipe_case("variant, wrong value", "seed: 1", "seed: 1\nvariants:\n  a:\n    stages.judge.length: 3 apples", r":4: variants\.a: stages\.judge\.length: .*'3 apples'"),
+    recipe_case("variant, its own stage", "seed: 1", "seed: 1\nvariants:\n  a:\n    stages.more:\n      data: {kind: text, train: books.txt}\n      objectives: [{kind: causal_lm}]\n      length: 3 apples", r":7: variants\.a: stages\.more\.length: .*'3 apples'"),
+    recipe_case("variant, its own stage's files", "seed: 1", "seed: 1\nvariants:\n  a:\n    stages.more:\n      data: {kind: text, train: nope.txt}\n      objectives: [{kind: causal_lm}]\n      length: 3 steps", r":5: variants\.a: stages\.more\.data\.train: no such file: 'nope\.txt'"),
     recipe_case("variant, missing file", "seed: 1", "seed: 1\nvariants:\n  a: {stages.judge.data.train: nope.tsv}", r"variants\.a: stages\.judge\.data\.train: no such file: 'nope\.tsv'"),
     recipe_case("variants as a list", "seed: 1", "seed: 1\nvariants: [a]", r":2: variants: a mapping of keys is wanted"),
     recipe_case("no seeds", "seed: 1", "seed: 1\nseeds: 0", r":2: seeds\.count: .*greater than or equal to 1", "'0'"),
@@ -271,6 +273,7 @@ DATA_CASES = [
 OPTION_CASES = [
     option_case("set, unknown key", "--set", "stages.judge.optimzer.lr=1", told=(r"--set: stages\.judge\.optimzer: unknown key", "'optimizer'")),
     option_case("set, unknown stage", "--set", "stages.jugde.length=1 steps", told=(r"--set: there is no such stage: 'jugde'", "'judge'")),
+    option_case("set, wrong value in a new stage", "--set", "stages.more={{data: {{kind: text, train: books.txt}}, objectives: [{{kind: causal_lm}}], length: 3 apples}}", told=(r"--set: stages\.more\.length: .*'3 apples'",)),
     option_case("set, unknown top key", "--set", "sede=3", told=(r"--set: sede: unknown key", "'seed'")),
     option_case("set, wrong value", "--set", "stages.judge.length=3 apples", told=(r"--set: stages\.judge\.length: .*'3 apples'",)),
     option_case("set, no value", "--set", "stages.judge.length", told=("--set: a setting is PATH=VALUE: 'stages.judge.length'",)),

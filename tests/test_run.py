@@ -70,6 +70,21 @@ def test_variants_and_seeds_share_what_they_have_in_common(
     assert len(slower) == 9 and times(slower).items() >= times(records).items()
 
 
+def test_a_variant_may_bring_a_stage_along(tmp_path: Path) -> None:
+    """It runs for that variant alone, and shares with the others what it can."""
+    adapt = {
+        "from": "pretrain", "data": {"kind": "text", "train": "builtin:tiny"}, "length": "2 steps",
+        "objectives": [{"kind": "causal_lm"}], "batch": "8 windows",
+    }  # fmt: skip
+    changes = {"stages.adapt": adapt, "stages.finetune.from": "adapt"}
+    recipe = tiny(tmp_path / "more.yaml", {"variants": {"先读原文": changes}})
+    start(recipe)
+    plan = json.loads((tmp_path / "runs" / "more" / "plan.json").read_text())
+    written, more = (one["stages"] for one in plan["outcomes"])
+    assert [*written] == ["pretrain", "finetune"] and [*more] == ["pretrain", "adapt", "finetune"]
+    assert written["pretrain"] == more["pretrain"] and written["finetune"] != more["finetune"]
+
+
 @pytest.mark.parametrize("name", ["train", "half", "type"])
 def test_a_stage_may_have_any_name(name: str, tmp_path: Path) -> None:
     """Its head is named after it, and torch's modules have methods of these names."""

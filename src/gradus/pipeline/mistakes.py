@@ -172,9 +172,16 @@ def _written(location: Key, lines: Lines, ends_in_key: bool) -> Key:
         if part in _node(location[:place]).get("discriminator", {}).get("mapping", {}):
             continue  # a tag, even where a key has the same name: data of kind `rows` has a key `rows`
         last = place == len(location) - 1
-        if (*path, part) in lines or (last and (ends_in_key or not _is_tag(part))):
+        chosen = _chosen(part, location[:place])
+        if (*path, part) in lines or chosen or (last and (ends_in_key or not _is_tag(part))):
             path = (*path, part)
     return path
+
+
+def _chosen(part: str | int, location: Key) -> bool:
+    """Whether the user chose this name, as that of a stage: --set may bring one that no line has."""
+    node = _resolve(_node(location))
+    return isinstance(node.get("additionalProperties"), dict) and part not in node.get("properties", {})
 
 
 def _is_tag(part: object) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from gradus.core.errors import UserError, nearest
 from gradus.pipeline.loop import merged
-from gradus.pipeline.mistakes import Key, Lines, dotted, line_of, placed, told
+from gradus.pipeline.mistakes import Key, Lines, dotted, key_of, line_of, placed, told
 from gradus.pipeline.recipe import Recipe
 
 SETTING = "--set"
@@ -115,6 +115,7 @@ def parse_yaml(text: str, path: Path | None) -> tuple[dict[str, Any], dict[Key, 
         raise UserError("the recipe holds itself: an alias leads in a circle", file=path) from None
     if not isinstance(values, dict):
         raise UserError("a recipe is a mapping of keys", file=path, hint="`gradus init` writes one")
+    _number_stages_of_variants(lines)
     return values, lines
 
 
@@ -147,6 +148,14 @@ def _number(node: yaml.Node, key: Key, lines: dict[Key, int], path: Path | None)
             _number(value, (*key, place), lines, path)
 
 
+def _number_stages_of_variants(lines: dict[Key, int]) -> None:
+    """A stage that only a variant has stands where the variant writes it: `stages.NAME: {...}`."""
+    for (top, *inner), line in [(key, line) for key, line in lines.items() if len(key) > 2]:
+        path = str(inner[1]).split(".")
+        if top == "variants" and path[0] == "stages" and len(path) == 2:
+            lines.setdefault(("stages", path[1], *inner[2:]), line)
+
+
 def validate(
     values: dict[str, Any],
     path: Path | None,
@@ -173,22 +182,25 @@ def _blame(mistake: UserError, patch: Mapping[str, Any], source: str, lines: Lin
         (path for path in patch if field.startswith(f"{path}.") or f"{path}.".startswith(field)), None
     )
     if guilty is not None:
-        mistake.field, mistake.line = f"{source}: {mistake.field}", _line_of_patch(source, guilty, lines)
+        inside = key_of(field[len(guilty) + 1 : -1])
+        mistake.line = _line_of_patch(source, guilty, lines, inside)
+        mistake.field = f"{source}: {mistake.field}"
     elif source != SETTING:
         mistake.field = f"{source}: {mistake.field}" if mistake.field else source
 
 
-def _line_of_patch(source: str, path: str, lines: Lines) -> int | None:
+def _line_of_patch(source: str, path: str, lines: Lines, inside: Key = ()) -> int | None:
+    """The line of a patch in the file, or of the key `inside` its value."""
     if source == SETTING:
         return None
-    return line_of((*source.split(".", 1), path), lines)
+    return line_of((*source.split(".", 1), path, *inside), lines)
 
 
 def _set(
     values: dict[str, Any], path: list[str], value: Any, whole: str, source: str, file: Path | None
 ) -> dict[str, Any]:
-    """A copy of `values` with the value at `path` replaced; a list is replaced whole, and a stage or variant
-    that becomes null is not there any more."""
+    """A copy of `values` with the value at `path` replaced; a list is replaced whole, a whole stage may be new,
+    and a stage or variant that becomes null is not there any more."""
     head, *rest = path
     if not rest:
         return {**values, head: value}
@@ -197,7 +209,7 @@ def _set(
         raise UserError(
             "this path leads into a value", file=file, field=source, text=whole, hint="a list is set whole"
         )
-    if head == "stages" and rest[0] not in inner:
+    if head == "stages" and rest[0] not in inner and not (len(rest) == 1 and isinstance(value, dict)):
         raise UserError(
             "there is no such stage", file=file, field=source, text=rest[0], hint=nearest(rest[0], inner)
         )
