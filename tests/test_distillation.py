@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 import toy
 from test_laws import farthest, gradients
+from words import Vocabulary
 
 from gradus.core.example import Example, Targets
 from gradus.core.keyed import keyed_generator
@@ -27,6 +28,7 @@ from gradus.objectives import (
     DistillationConfig,
     MultipleChoiceConfig,
     RegressionConfig,
+    Seq2SeqConfig,
     Task,
 )
 from gradus.objectives.distillation import PROJECTION, Lesson, mapped
@@ -40,6 +42,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "number": (RegressionConfig, {}, {}),
     "choices": (MultipleChoiceConfig, {"hidden": {"map": "last"}}, {}),
     "tokens": (CausalLMConfig, ALL, {}),
+    "answers": (Seq2SeqConfig, {}, {"arrangement": "encoder_decoder"}),
     "encoder": (ClassificationConfig, ALL, {"arrangement": "encoder"}),
     "rotary, probabilities": (
         CausalLMConfig,
@@ -59,8 +62,8 @@ def shape(case: str, **changes: Any) -> ModelConfig:
 
 def task_of(case: str, model: ModelConfig) -> Any:
     config = CASES[case][0]
-    quiet = {} if config is CausalLMConfig else {"dropout": 0.0}
-    return config(**quiet).build(Task(model, "toy", tuple("abc")))
+    quiet = {} if config in (CausalLMConfig, Seq2SeqConfig) else {"dropout": 0.0}
+    return config(**quiet).build(Task(model, "toy", tuple("abc"), vocabulary=Vocabulary()))
 
 
 def pupil(case: str, dtype: torch.dtype = torch.float64, **further: Any) -> Pupil:
@@ -84,6 +87,8 @@ def rows(case: str, count: int = 8) -> list[Example]:
             said = np.append(random.dirichlet(np.ones(answers)), [0.0] * (3 - answers))
             read = tuple(one.sequences[0][: 2 + n] for n in range(answers))
             one = replace(one, sequences=read, label=row % 2)
+        if case == "answers":
+            one = replace(one, decoded=(one.sequences[0][::-1],))
         made.append(replace(one, taught=said[:1] if case == "number" else said))
     return made
 

@@ -140,6 +140,28 @@ def test_a_language_model_learns_from_one(tmp_path: Path, monkeypatch: pytest.Mo
     killed_and_whole(path, "student", monkeypatch)
 
 
+@pytest.mark.parametrize("kind", ["span_corruption", "denoising", "seq2seq"])
+def test_an_encoder_decoder_learns_what_another_says(kind: str, tmp_path: Path, command: Command) -> None:
+    """On what the student reads, corrupted; of its states and attention nothing is asked."""
+    rows = {"kind": "rows", "train": "builtin:tiny", "dev": "builtin:tiny",
+            "format": {"kind": "text_to_text", "source": "{text}", "target": "{label}"}}  # fmt: skip
+    text = {"kind": "text", "train": "builtin:tiny", "dev": "builtin:tiny"}
+    data, batch = (rows, "16 rows") if kind == "seq2seq" else (text, "16 windows")
+    teacher = {"data": data, "objectives": [{"kind": kind}], "batch": batch, "length": "6 steps"}
+    soft = {"kind": "distillation", "teacher": "finetune"}
+    student = teacher | {"objectives": [soft, {"kind": kind}], "model": {"layers": 1}}
+    model = {"preset": "bart-mini", "layers": 2, "width": 16, "heads": 2, "context": 48, "feed_forward": 32}
+    patch = {"model": model, "stages": {"finetune": teacher, "student": student}}
+    folder = run(tiny(tmp_path / "said.yaml", patch), runs=tmp_path / "runs", device="cpu")
+    lines = (folder_of(folder, "student") / "metrics.jsonl").read_text().splitlines()
+    learnt = [line["loss"] for line in map(json.loads, lines) if line["kind"] == "train"]
+    assert learnt and all({*loss} == {kind, "distillation"} for loss in learnt)
+    student["objectives"][0] = soft | {"hidden": {}}
+    status, told = command("check", tiny(tmp_path / "said.yaml", patch), "--runs", tmp_path / "runs")
+    assert status == 2
+    assert "of an encoder-decoder only what it says is learnt: 'hidden'" in " ".join(told.split())
+
+
 def test_rows_without_a_label_are_learnt_from_the_teacher(tmp_path: Path) -> None:
     lines = [f"这是第{number}篇没有标签的评论。" for number in range(40)]
     (tmp_path / "more.jsonl").write_text(

@@ -34,7 +34,7 @@ from gradus.objectives.base import (
 )
 
 TOLD_OF_ROWS = ("classification", "multiple_choice", "regression")
-TOLD_OF_TOKENS = ("causal_lm", "masked_lm")
+TOLD_OF_TOKENS = ("causal_lm", "prefix_lm", "masked_lm", "seq2seq", "span_corruption", "denoising")
 """Objectives that a teacher can have soft labels for."""
 PROJECTION = "hidden-states"
 """The head that projects a student's states: no stage can be called so."""
@@ -93,8 +93,7 @@ class DistillationConfig(ObjectiveSettings):
         if self.hard and self.temperature is not None:
             hint = "leave it out, or `hard: false`"
             raise wrong("temperature", "hard labels have no temperature", self.temperature, hint)
-        if len(self.teachers) > 1 and (self.hidden or self.attention):
-            key = "hidden" if self.hidden else "attention"
+        if len(self.teachers) > 1 and (key := self.inside):
             raise wrong(key, "of several teachers only the labels have a mean", None, "a single teacher")
         return self
 
@@ -103,13 +102,18 @@ class DistillationConfig(ObjectiveSettings):
         return self.teacher if isinstance(self.teacher, list) else [self.teacher]
 
     @property
+    def inside(self) -> Literal["hidden", "attention"] | None:
+        """The first key that asks for what happens inside a teacher, beside what it says."""
+        return "hidden" if self.hidden else "attention" if self.attention else None
+
+    @property
     def heat(self) -> float:
         """The temperature at which soft labels are compared."""
         return 1.0 if self.hard else self.temperature or 2.0
 
     def live(self, task: str) -> bool:
         """Whether teachers run beside the student, on the tokens that it reads, where it learns `task`."""
-        return task in TOLD_OF_TOKENS or self.hidden is not None or self.attention is not None
+        return task in TOLD_OF_TOKENS or self.inside is not None
 
     def lessons(self, task: Objective, student: ModelConfig, teacher: ModelConfig) -> list[Lesson]:
         """What is learnt beside `task`, each with a loss of its own; where states or attention are, from the

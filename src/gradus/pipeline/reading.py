@@ -199,8 +199,8 @@ def _line_of_patch(source: str, path: str, lines: Lines, inside: Key = ()) -> in
 def _set(
     values: dict[str, Any], path: list[str], value: Any, whole: str, source: str, file: Path | None
 ) -> dict[str, Any]:
-    """A copy of `values` with the value at `path` replaced; a list is replaced whole, a whole stage may be new,
-    and a stage or variant that becomes null is not there any more."""
+    """A copy of `values` with the value at `path` replaced; a list is replaced whole, a whole stage may be
+    new, and a stage or variant that becomes null is not there any more."""
     head, *rest = path
     if not rest:
         return {**values, head: value}

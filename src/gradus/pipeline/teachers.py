@@ -54,17 +54,21 @@ def require_teacher(prepared: Prepared, teacher: Known) -> None:
 
 def _require_same_input(prepared: Prepared, teacher: Known, field: str) -> None:
     """A teacher that runs beside the student reads its very tokens."""
-    student = prepared.model
+    student, lesson = prepared.model, prepared.node.stage.lesson
+    assert lesson is not None
     if teacher.tokenizer is None or not _knows(teacher, prepared.tokenizer):
         problem = "the teacher has another tokenizer, and is to be learnt from token by token"
         raise UserError(problem, field=field, text=teacher.name, hint=BY_ROWS)
     same = student.arrangement == teacher.model.arrangement and Frame.of(student) == Frame.of(teacher.model)
-    if not same or student.encodes_and_decodes:
+    if not same:
         shapes = f"a {teacher.model.arrangement} of the family {teacher.model.family}"
-        hint = "two decoders, or two encoders that read the same special tokens"
+        hint = f"a {student.arrangement} that reads the same special tokens"
         raise UserError(
             "the teacher does not read what the student reads", field=field, text=shapes, hint=hint
         )
+    if student.encodes_and_decodes and (key := lesson.inside):
+        problem = "of an encoder-decoder only what it says is learnt"
+        raise UserError(problem, field=field, text=key, hint=f"leave `{key}` out")
     if teacher.model.context < student.context:
         problem = f"the student reads {student.context} tokens, the teacher fewer"
         raise UserError(problem, field=field, text=teacher.model.context, hint="a smaller model.context")
