@@ -209,6 +209,7 @@ def test_repair_is_asked_for() -> None:
     form = FORM.model_copy(update={"repair": True})
     said = row("a b c d e", "I-A I-A I-B O I-A")  # IOB1
     assert form.tags_of(said) == ["B-A", "I-A", "B-B", "O", "B-A"]
+    assert form.mends(said) and not form.mends(row("赵 云", "B-PER I-PER")) and not FORM.mends(said)
 
 
 @pytest.mark.data

@@ -79,6 +79,10 @@ class Tagged(RowFormat):
         """The tag of each word. Raises UserError for tags that are not as the scheme wants them."""
         raise NotImplementedError
 
+    def mends(self, row: LabelledRow) -> bool:
+        """Whether the row's tags are not as they stand in the file."""
+        return False
+
     def told(self, laid: Laid, entity: Entity) -> dict[str, Any]:
         """{"text", "type", "start", "end"} of an entity; the end is the first place behind it."""
         begin, end = laid.places[entity.first][0], laid.places[entity.last][1]
@@ -148,6 +152,11 @@ class Words(Tagged):
                 hint = f"written {' '.join(wanted)}; `repair: true` in the format writes all such so"
                 raise UserError(problem, **where, text=" ".join(said), hint=hint)
         return tags
+
+    def mends(self, row: LabelledRow) -> bool:
+        if not self.repair or self.tags is None:
+            return False
+        return self.tags_of(row) != _listed(row, self.tags, (str, int))
 
     def told(self, laid: Laid, entity: Entity) -> dict[str, Any]:
         """As of all, but counted in words."""

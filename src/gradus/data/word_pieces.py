@@ -55,7 +55,8 @@ class WordEncoder(RowEncoder):
         return {"first": slice(1), "last": slice(-1, None), "all": slice(None)}[self.form.pieces]
 
     def counts(self, rows: Several[LabelledRow], examples: Several[Example]) -> dict[str, Any]:
-        """Words of rows, how many of them are not read, and, where tags mark any, entities by type."""
+        """Words of rows, how many of them are not read, and, where tags mark any, entities by type and how
+        many rows had their tags written anew."""
         if not isinstance(self.answers, Tags):
             return {}
         tagged = [example.tagged for example in examples if example.tagged is not None]
@@ -65,6 +66,8 @@ class WordEncoder(RowEncoder):
         if self.form.scheme != "none":
             found = Counter(one.type for row in rows for one in entities(self.form.tags_of(row)))
             counts["entities"] = dict(sorted(found.items()))
+        if mended := sum(self.form.mends(row) for row in rows):
+            counts["mended_rows"] = mended
         return counts
 
     def _row(

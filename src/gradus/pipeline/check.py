@@ -285,6 +285,8 @@ def _tagged(counts: Mapping[str, Any]) -> str:
     if "entities" in counts:
         types = ", ".join(f"{kind or 'of no type'} {number:,}" for kind, number in counts["entities"].items())
         told += f"; entities: {types or 'none'}"
+    if mended := counts.get("mended_rows"):
+        told += f"; {counted(mended, 'row')} with tags written anew (repair)"
     return told
 
 

@@ -100,7 +100,7 @@ def _evaluate_rows(
     counts |= {why: number for why, number in left_out.items() if number}
     if isinstance(encoder, WordEncoder):
         words = encoder.counts(rows, examples)
-        counts |= {name: words[name] for name in ("words", "lost_words") if name in words}
+        counts |= {name: words[name] for name in ("words", "lost_words", "mended_rows") if name in words}
     asked, opened = model.reading.metrics, model.opened
     libraries_of(asked, file=str(opened.folder.path / CARD), field="metrics")
     metrics, judged = _metrics(model, source, None)
