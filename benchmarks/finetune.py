@@ -97,7 +97,7 @@ def gradus(precision: str, losses: str, steps: int) -> list[float]:
     from gradus.distributed.world import World
     from gradus.optim.optimizers import AdamW
     from gradus.optim.schedules import Linear
-    from gradus.pipeline.estimate import budget_tokens
+    from gradus.training.budget import budget_tokens
     from gradus.training.trainer import Trainer
 
     keep_memory()

@@ -21,10 +21,11 @@ import sklearn.metrics  # noqa: F401
 import torch
 import torch._dynamo
 
-import gradus.pipeline.estimate as estimate
-import gradus.pipeline.run as pipeline
+import gradus.pipeline.runner as runner
 from gradus.pipeline.environment import Interrupted
+from gradus.pipeline.run import run
 from gradus.tokenizers import Tokenizer
+from gradus.training import budget
 from gradus.training.learner import Learner
 from gradus.training.trainer import Trainer
 
@@ -47,14 +48,14 @@ def watched(kind: str, function: Callable) -> Callable:
 
 def arm() -> None:
     """Puts the events in place. A micro-batch is made small, so that every step accumulates."""
-    estimate.MOST_TOKENS["cpu"] = 96
+    budget.MOST_TOKENS["cpu"] = 96
     Trainer._step = watched("step", Trainer._step)
     Learner.predict = watched("evaluate", Learner.predict)
     Tokenizer.encode = watched("tokenise", Tokenizer.encode)
     os.fsync = watched("sync", os.fsync)
     os.rename = watched("rename", os.rename)
     os.replace = watched("rename", os.replace)
-    pipeline.prepare = watched("prepare", pipeline.prepare)
+    runner.prepare = watched("prepare", runner.prepare)
 
 
 def live(recipe: str, runs: str, life: dict) -> int:
@@ -76,7 +77,7 @@ def _live(recipe: str, runs: str, life: dict) -> None:
         torch.set_num_threads(1)
         deadly = tuple(life.get("event", ("", 0)))
         blow = life.get("signal", signal.SIGKILL)
-        pipeline.run(recipe, runs=runs, device="cpu")
+        run(recipe, runs=runs, device="cpu")
         status = 0
         told = {"events": seen, "seconds": time.monotonic() - began}
         Path(runs, "events.json").write_text(json.dumps(told))

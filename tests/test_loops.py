@@ -21,13 +21,13 @@ from tiny import tiny
 from gradus.core.keyed import keyed_generator
 from gradus.core.storage import read_json
 from gradus.evaluation.statistics import paired_seeds
-from gradus.pipeline.estimate import MOST_TOKENS
 from gradus.pipeline.loop import Search
 from gradus.pipeline.proposals import Proposals
 from gradus.pipeline.run import run
 from gradus.report import load_run, loop_grids, results_markdown
 from gradus.report.page import page
 from gradus.report.printed import export
+from gradus.training.budget import MOST_TOKENS
 
 Command = Callable[..., tuple[int, str]]
 ROWS = {

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradus.core.model import ModelConfig
+from gradus.tokenizers import Tokenizer
 
 Roles = Mapping[str, np.ndarray]
 """The token of a role, [1], by the role's name."""
@@ -77,3 +78,9 @@ class Frame:
         if self.opening is None:
             return ()
         return tuple(np.concatenate([roles[self.opening], ids]) for ids in read)
+
+
+def scored_specials(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids of the special tokens that stand in rows: what `scored: special` means."""
+    roles = ("start", "delimiter", "extract", "end")
+    return tuple(sorted({tokenizer.role(name) for name in roles if tokenizer.has(name)}))

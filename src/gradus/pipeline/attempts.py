@@ -14,7 +14,7 @@ from gradus.pipeline.loop import Goal, Patch
 from gradus.pipeline.plan import Node, Plan, patched_plan
 
 if TYPE_CHECKING:
-    from gradus.pipeline.run import Runner
+    from gradus.pipeline.runner import Runner
 
 
 @dataclass(frozen=True)

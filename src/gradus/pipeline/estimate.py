@@ -7,18 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from gradus.core.model import ModelConfig
 from gradus.data.feed import step_bounds
 from gradus.distributed.precision import DTYPES
 from gradus.nn.transformer import count_parameters
 from gradus.objectives import HeadConfig, MaskedLMConfig, ObjectiveConfig
 from gradus.pipeline.effort import effort, reach
 from gradus.pipeline.prepared import Prepared
+from gradus.training.budget import activation_bytes, budget_tokens
 
-MOST_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
-"""Tokens of a micro-batch at most: beyond this a matrix product is no faster."""
-MEMORY_SHARE = 8
-"""The activations of a micro-batch may take this part of the device's memory."""
 BASE_BYTES = 900 << 20
 """A process with torch, the reading of data and what floors and metrics import, before any weight."""
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.35, "mps": 0.25}
@@ -27,34 +23,6 @@ NOMINAL_STEPS = 1000
 """What a length in minutes is thought of until it is measured, where shares of it matter."""
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 320 << 20, "mps": 320 << 20}
 """What a chunk of logits takes while its loss and gradients are computed (nn/losses.py)."""
-
-
-def activation_bytes(model: ModelConfig, precision: str) -> int:
-    """Bytes that one token of a micro-batch keeps from forward to backward.
-
-    Per layer of the transformer: inputs of the four products and both norms, the residual sums and the
-    dropout masks, and a row of attention weights a head; attention's are counted for a full context. Per
-    layer of an LSTM: its input and output, and in fp32 gates and cells and their slopes.
-    """
-    size = DTYPES[precision].itemsize
-    if model.body == "lstm":
-        per_layer = size * (4 * model.width + 12 * model.cells) + 4 * 12 * model.cells
-    else:
-        per_layer = size * (12 * model.width + 3 * model.hidden + 2 * model.heads * model.context)
-    return model.layers * per_layer + size * 4 * model.width
-
-
-def budget_tokens(model: ModelConfig, precision: str, device: torch.device) -> int:
-    """The token budget of a micro-batch: what fits, at least one full context."""
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-    else:
-        import os
-
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    fits = total // MEMORY_SHARE // activation_bytes(model, precision)
-    tokens = min(fits, MOST_TOKENS[device.type])
-    return max(model.context, tokens // model.context * model.context)
 
 
 def disk_bytes(prepared: Prepared) -> int:

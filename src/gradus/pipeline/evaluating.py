@@ -20,6 +20,7 @@ from gradus.data.shards import token_store
 from gradus.data.sources import Rows, Source
 from gradus.data.split import SPLITS, TRAIN
 from gradus.data.text import TextData, text_splits
+from gradus.data.windows import text_windows
 from gradus.data.word_pieces import WordEncoder
 from gradus.distributed.world import World
 from gradus.evaluation.evaluator import Scores, score, summarise_all
@@ -29,7 +30,6 @@ from gradus.families.folder import CARD
 from gradus.objectives import main_place
 from gradus.pipeline.opening import told_as_options
 from gradus.pipeline.saying import answer_metrics
-from gradus.pipeline.windows import text_windows
 
 if TYPE_CHECKING:
     from gradus.pipeline.serving import Model

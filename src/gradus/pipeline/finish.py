@@ -30,10 +30,10 @@ from gradus.families.folder import read_folder, theirs, write_folder
 from gradus.nn.adapters import merged
 from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig
-from gradus.pipeline.answers import prediction_lines, row_floors
 from gradus.pipeline.judging import judge
 from gradus.pipeline.opening import TEXT_KEYS, natural_reader, never_said, row_template, text_template
 from gradus.pipeline.plan import Node
+from gradus.pipeline.predictions import prediction_lines, row_floors
 from gradus.pipeline.prepared import Prepared
 from gradus.pipeline.splits import Split
 from gradus.pipeline.stage import StageRun, heads_of

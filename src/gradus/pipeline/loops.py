@@ -21,7 +21,7 @@ from gradus.pipeline.reading import RecipeFile
 from gradus.pipeline.search import Searching
 
 if TYPE_CHECKING:
-    from gradus.pipeline.run import Runner
+    from gradus.pipeline.runner import Runner
 
 
 Ready = Callable[[Node], Prepared]

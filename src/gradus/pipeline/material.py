@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import ValidationError
 
 from gradus.core.errors import UserError, counted
 from gradus.core.storage import digest_json, is_whole, lock, new_folder, sweep
+from gradus.core.telling import Silent, Told
 from gradus.data.mixture import Mixture, within
 from gradus.data.rows import RowsData, RowSource, row_splits
 from gradus.data.shards import TextDocuments, TokenStore, token_store
@@ -24,24 +24,6 @@ from gradus.tokenizers import GPT1Tokenizer, PretrainedTokenizer, Tokenizer
 
 TOKENIZER_FORMAT = 1
 """Raised when the same config and text would give another tokenizer than before."""
-
-
-class Told(Protocol):
-    """Whoever wants to hear of long work: `progress.Progress` in a run."""
-
-    def working(self, what: str, done: int, total: int | None) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
-
-class Silent:
-    """Nobody listens."""
-
-    def working(self, what: str, done: int, total: int | None) -> None:
-        return None
-
-    def say(self, line: str) -> None:
-        return None
 
 
 class Material:

@@ -10,12 +10,12 @@ from pydantic_core import PydanticCustomError
 
 from gradus.core.config import wrong
 from gradus.core.errors import UserError, nearest
+from gradus.data.labels import Labels
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
 from gradus.objectives import HeadConfig, ObjectiveConfig
 
 if TYPE_CHECKING:
-    from gradus.pipeline.prepared import Prepared
     from gradus.pipeline.stages import Stage
 
 PLACE = "data.mix.mix"
@@ -107,14 +107,13 @@ def of_member(mistake: PydanticCustomError, name: str) -> PydanticCustomError:
 
 
 def require_equal_labels(
-    tasks: Mapping[str, Prepared], objectives: Sequence[ObjectiveConfig], field: str
+    labels: Mapping[str, Labels | None], objectives: Sequence[ObjectiveConfig], field: str
 ) -> None:
     """Raises UserError for data sets whose labels differ and that are to share a head."""
     for place, one in enumerate(objectives):
-        labels = {name: tasks[name].labels for name in one.members if isinstance(one, HeadConfig)}
-        for name, own in labels.items():
+        for name in one.members if isinstance(one, HeadConfig) else ():
             first = one.members[0]
-            if own != labels[first]:
+            if labels[name] != labels[first]:
                 told = "; ".join(f"{other}: {', '.join(labels[other].names)}" for other in (first, name))  # type: ignore[union-attr]
                 hint = "an objective on each, or `map` and `labels` that make them equal"
                 problem = "one head for several data sets tells the same labels apart, and theirs differ"

@@ -20,7 +20,7 @@ from gradus.core.config import Config
 from gradus.core.errors import UserError, nearest
 from gradus.core.model import ModelConfig
 from gradus.data.formats import Format, TextToText
-from gradus.data.frame import Frame
+from gradus.data.frame import Frame, scored_specials
 from gradus.data.label_sets import MultiLabel
 from gradus.data.mixture import Mixture
 from gradus.data.parts import Long
@@ -46,12 +46,11 @@ from gradus.objectives import (
     TokenClassificationConfig,
     window_of,
 )
-from gradus.pipeline.estimate import budget_tokens
-from gradus.pipeline.prepared import scored_specials
 from gradus.pipeline.recipe import Recipe
 from gradus.pipeline.tags import follows_of
 from gradus.tokenizers import PretrainedTokenizer, Template, Tokenizer
 from gradus.tokenizers.files import TOKENIZER
+from gradus.training.budget import budget_tokens
 from gradus.training.learner import Learner
 from gradus.training.transfer import transfer
 

@@ -22,6 +22,7 @@ from gradus.data.sources import FramedWindows, Rows, Windows
 from gradus.data.tagged import Tagged, Tags
 from gradus.data.text import TextData, TextSource
 from gradus.data.text_to_text import row_encoder
+from gradus.data.windows import text_windows
 from gradus.data.word_pieces import WordEncoder
 from gradus.evaluation.evaluator import PART_METRICS
 from gradus.evaluation.metrics import METRICS
@@ -39,7 +40,6 @@ from gradus.pipeline.probing import make_probes
 from gradus.pipeline.splits import Split, mixed_splits
 from gradus.pipeline.stages import Stage
 from gradus.pipeline.teachers import Known, require_teacher
-from gradus.pipeline.windows import text_windows
 from gradus.tokenizers import Tokenizer
 from gradus.tokenizers.files import TOKENIZER
 from gradus.training.transfer import ChosenLayers, FirstLayers
@@ -58,7 +58,8 @@ def prepare(node: Node, material: Material) -> Prepared:
     members = {name: _member(node, name, stage, tokenizer, model, material)
                for name, stage in node.stage.members.items()}  # fmt: skip
     if members:
-        require_equal_labels(members, node.stage.judged, f"stages.{node.name}")
+        labels = {name: one.labels for name, one in members.items()}
+        require_equal_labels(labels, node.stage.judged, f"stages.{node.name}")
         _check_names(node)
         assert isinstance(data, Mixture), "a single data set has no members"
         answers, splits = (

@@ -14,6 +14,7 @@ from gradus.core.errors import UserError, under
 from gradus.core.model import ModelConfig
 from gradus.data.encoding import Answers, RowEncoder
 from gradus.data.feed import rows_of_steps, step_bounds
+from gradus.data.frame import scored_specials
 from gradus.data.label_sets import LabelSets
 from gradus.data.labels import Labels, Numbers
 from gradus.data.mixture import Mixture
@@ -236,9 +237,3 @@ class Prepared:
     def evaluation_interval(self) -> Quantity:
         every = self.node.stage.evaluate.every
         return every or (Quantity(1, "epochs") if self.node.kind == "rows" else Quantity(10, "%"))
-
-
-def scored_specials(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids of the special tokens that stand in rows: what `scored: special` means."""
-    roles = ("start", "delimiter", "extract", "end")
-    return tuple(sorted({tokenizer.role(name) for name in roles if tokenizer.has(name)}))

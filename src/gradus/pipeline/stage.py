@@ -28,7 +28,6 @@ from gradus.objectives import HeadConfig
 from gradus.optim.penalties import Penalty
 from gradus.optim.unfreezing import Unfreezing
 from gradus.pipeline.environment import Interrupted, Signals, environment, require_same
-from gradus.pipeline.estimate import budget_tokens
 from gradus.pipeline.judging import Judged, judge
 from gradus.pipeline.plan import Node
 from gradus.pipeline.prepared import Prepared
@@ -37,6 +36,7 @@ from gradus.pipeline.progress import Told
 from gradus.pipeline.starting import starting_learner
 from gradus.pipeline.teaching import taught
 from gradus.training import checkpoint
+from gradus.training.budget import budget_tokens
 from gradus.training.frozen import StateCache
 from gradus.training.learner import Learner
 from gradus.training.scaling import LossScale

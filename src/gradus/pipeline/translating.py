@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from gradus.core.errors import UserError, counted
 from gradus.core.storage import digest_json, folder_digest, lock, read_json, sweep, write_json
+from gradus.core.telling import Told
 from gradus.data.readers import Row
 from gradus.data.templates import names_in
 from gradus.data.text_to_text import TextToTextEncoder
 from gradus.evaluation.sampling import Sampling
 from gradus.families.folder import read_folder
-from gradus.pipeline.material import Told
 from gradus.pipeline.results import model_folder
 
 if TYPE_CHECKING:
