@@ -16,10 +16,10 @@ import torch
 
 from gradus.families.folder import read_folder
 from gradus.nn.transformer import Transformer
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import Node, make_plan
-from gradus.pipeline.prepare import prepare
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import Node, make_plan
+from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.pipeline.run import data_root
 from gradus.training.learner import Learner
 from gradus.training.transfer import transfer

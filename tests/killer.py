@@ -21,9 +21,9 @@ import sklearn.metrics  # noqa: F401
 import torch
 import torch._dynamo
 
-import gradus.pipeline.runner as runner
-from gradus.pipeline.environment import Interrupted
+import gradus.pipeline.running.runner as runner
 from gradus.pipeline.run import run
+from gradus.pipeline.running.environment import Interrupted
 from gradus.tokenizers import Tokenizer
 from gradus.training import budget
 from gradus.training.learner import Learner

@@ -12,9 +12,9 @@ import torch
 from gradus.core.example import ragged
 from gradus.evaluation.prompts import Asker, Question
 from gradus.nn.transformer import Transformer
-from gradus.pipeline.material import Material
-from gradus.pipeline.probing import make_probes
-from gradus.pipeline.stages import Stage
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.probing import make_probes
+from gradus.pipeline.recipes.stages import Stage
 from gradus.tokenizers import Tokenizer
 
 TEXTS = ["这部电影很好看。The film is very good.", "这本书很难看。The book is very bad."] * 20

@@ -14,7 +14,7 @@ from gradus.data.formats import Pair, Single
 from gradus.families.folder import write_folder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig, ClassificationConfig, Task
-from gradus.pipeline.serving import Model, load, row_template
+from gradus.pipeline.models.serving import Model, load, row_template
 from gradus.tokenizers import Tokenizer
 from gradus.training.learner import Learner
 

@@ -27,8 +27,8 @@ from gradus.data.augmentation import (
 )
 from gradus.data.parting import Parted
 from gradus.data.synonyms import Synonyms, read_synonyms
-from gradus.pipeline.worked import rewritten
-from gradus.pipeline.worked_augmentation import WORKED
+from gradus.pipeline.worked.augmentation import WORKED
+from gradus.pipeline.worked.objectives import rewritten
 from gradus.tokenizers.segmenters import segmenter
 
 ENGLISH = "A good film , really; don't miss it in New York ."
@@ -189,5 +189,5 @@ def test_a_table_that_is_none_is_told(content: str | bytes, told: str, tmp_path:
 
 def test_the_examples_of_the_page_are_printed_by_the_code() -> None:
     text = (Path(__file__).parents[1] / "docs" / "augmentation.md").read_text(encoding="utf-8")
-    assert rewritten(text, WORKED) == text, "python -m gradus.pipeline.worked_augmentation"
+    assert rewritten(text, WORKED) == text, "python -m gradus.pipeline.worked.augmentation"
     assert sorted(re.findall(r"<!-- printed: (.+?) -->", text)) == sorted(WORKED)

@@ -30,12 +30,12 @@ from gradus.data.text_to_text import row_encoder
 from gradus.nn.transformer import Transformer
 from gradus.objectives import ClassificationConfig, RegressionConfig, Task
 from gradus.pipeline.check import check
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.prepare import prepare
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.pipeline.run import run
-from gradus.pipeline.worked import Words
+from gradus.pipeline.worked.objectives import Words
 from gradus.tokenizers import BytePairTokenizer, Tokenizer
 from gradus.training.learner import Learner
 

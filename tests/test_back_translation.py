@@ -15,10 +15,10 @@ from tiny import killed_and_whole, tiny
 
 from gradus.core.errors import UserError
 from gradus.core.telling import Silent
-from gradus.pipeline import translating
 from gradus.pipeline.check import check
+from gradus.pipeline.models import translating
+from gradus.pipeline.models.translating import Paraphrases, said_for, translator
 from gradus.pipeline.run import run
-from gradus.pipeline.translating import Paraphrases, said_for, translator
 from gradus.tokenizers import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("alone")

@@ -18,10 +18,10 @@ from tiny import killed_and_whole, lines
 import gradus
 from gradus.core.errors import UserError
 from gradus.data.tags import as_wanted, entities, may_follow
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.reading import read_recipe
-from gradus.pipeline.serving import load, predict_file
+from gradus.pipeline.models.serving import load, predict_file
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.recipes.reading import read_recipe
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -32,7 +32,7 @@ from gradus.objectives import (
     Task,
 )
 from gradus.objectives.distillation import PROJECTION, Lesson, mapped
-from gradus.pipeline.teaching import soft
+from gradus.pipeline.running.teaching import soft
 from gradus.training.learner import Learner
 from gradus.training.pupil import Pupil
 

@@ -15,13 +15,13 @@ import yaml
 from safetensors.numpy import load_file
 from tiny import killed_and_whole, tiny
 
-from gradus.pipeline import teaching
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import Plan, make_plan
-from gradus.pipeline.prepare import prepare
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.models.serving import load
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import Plan, make_plan
+from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load
+from gradus.pipeline.running import teaching
 
 ROWS = {"kind": "rows", "train": "builtin:tiny", "dev": "builtin:tiny",
         "format": {"kind": "single", "text": "text", "label": "label"}}  # fmt: skip

@@ -25,12 +25,12 @@ from gradus.data.rows import RowsData
 from gradus.data.text import TextData
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 from gradus.families import FAMILIES
-from gradus.pipeline.patch import parse_settings
-from gradus.pipeline.reading import RecipeFile, read_recipe, yaml_values
-from gradus.pipeline.recipe import Recipe
-from gradus.pipeline.schema import schema
-from gradus.pipeline.serving import Model
-from gradus.pipeline.stages import Stage
+from gradus.pipeline.models.serving import Model
+from gradus.pipeline.recipes.patch import parse_settings
+from gradus.pipeline.recipes.reading import RecipeFile, read_recipe, yaml_values
+from gradus.pipeline.recipes.recipe import Recipe
+from gradus.pipeline.recipes.schema import schema
+from gradus.pipeline.recipes.stages import Stage
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]

@@ -22,13 +22,13 @@ from gradus.core.example import Example
 from gradus.core.keyed import keyed_generator
 from gradus.data.builtin import builtin_rows
 from gradus.pipeline.check import check
-from gradus.pipeline.evaluating import evaluate_file
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.prepare import prepare
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.models.evaluating import evaluate_file
+from gradus.pipeline.models.serving import load
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load
 
 pytestmark = pytest.mark.usefixtures("alone")
 ENCODER: dict[str, Any] = {

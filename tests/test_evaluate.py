@@ -15,7 +15,7 @@ import gradus
 from gradus.core.errors import UserError
 from gradus.core.storage import read_json
 from gradus.evaluation.metrics import classification_metrics
-from gradus.pipeline.serving import evaluate_file
+from gradus.pipeline.models.serving import evaluate_file
 from gradus.tokenizers import Tokenizer
 
 

@@ -17,7 +17,7 @@ from gradus.core.example import Batch, Example
 from gradus.core.keyed import keyed_generator
 from gradus.nn.transformer import Transformer
 from gradus.objectives import CausalLMConfig, Task
-from gradus.pipeline.effort import work
+from gradus.pipeline.planning.effort import work
 from gradus.training.learner import Learner
 
 LAYERS, LENGTH = 4, 64

@@ -18,7 +18,7 @@ import gradus
 from gradus.core.example import collate
 from gradus.data.feed import Feed, cut
 from gradus.data.sources import Rows
-from gradus.pipeline.effort import work
+from gradus.pipeline.planning.effort import work
 from gradus.pipeline.run import run
 from gradus.training.frozen import StateCache, frozen_layers
 from gradus.training.learner import Learner

@@ -17,6 +17,15 @@ FLOORS = {
 }  # fmt: skip
 ALLOWED = {("cli", "pipeline"), ("cli", "report")}
 """The arrows between rooms of one floor."""
+PIPELINE = {
+    "recipes": 0,
+    "models": 1, "looking": 1, "worked": 1,
+    "planning": 2,
+    "running": 3,
+    "loops": 4,
+    "run": 5, "check": 6, "rates": 7,
+}  # fmt: skip
+"""The floors within the pipeline, the largest of the rooms."""
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 SURFACE = {"gradus", "gradus.pipeline"}
 """`gradus/__init__.py` names what users import, lazily."""
@@ -30,17 +39,16 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms that a file imports."""
+def imported(path: Path, within: str = "gradus") -> set[str]:
+    """The rooms of the package `within` that a file imports."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gradus."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.ImportFrom) and node.module == "gradus":
-            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("gradus.")}
-    return names
+            names |= {alias.name for alias in node.names}
+    inside = (name.removeprefix(f"{within}.") for name in names if name.startswith(f"{within}."))
+    return {name.split(".")[0] for name in inside}
 
 
 def test_imports_point_down() -> None:
@@ -53,6 +61,20 @@ def test_imports_point_down() -> None:
             if (here, there) not in ALLOWED and FLOORS[there] >= FLOORS[here]:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {there}")
     assert not wrong
+
+
+def test_imports_point_down_within_the_pipeline() -> None:
+    wrong, rooms = [], set()
+    for path in sorted((PACKAGE / "pipeline").rglob("*.py")):
+        here = path.relative_to(PACKAGE / "pipeline").parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        rooms.add(here)
+        for there in imported(path, "gradus.pipeline") - {here}:
+            if PIPELINE[there] >= PIPELINE[here]:
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {there}")
+    assert not wrong
+    assert rooms == set(PIPELINE)
 
 
 def test_every_room_has_a_floor() -> None:

@@ -16,7 +16,7 @@ from gradus.data.reader_options import ReaderOptions
 from gradus.data.readers import read_rows, read_stream
 from gradus.data.rows import RowsData, row_splits
 from gradus.data.text import TextData, text_splits
-from gradus.pipeline.opening import Reading
+from gradus.pipeline.models.opening import Reading
 
 FORM = {"kind": "single", "text": "text", "label": "label"}
 

@@ -19,9 +19,9 @@ from gradus.core.model import ModelConfig
 from gradus.core.storage import new_folder
 from gradus.families.folder import write_folder
 from gradus.nn.transformer import Transformer
-from gradus.pipeline.init import TEMPLATES, list_templates, write_recipe
+from gradus.pipeline.looking.init import TEMPLATES, list_templates, write_recipe
+from gradus.pipeline.recipes.schema import FILE
 from gradus.pipeline.run import run
-from gradus.pipeline.schema import FILE
 from gradus.tokenizers import BytePairTokenizer
 from gradus.training.learner import Learner
 

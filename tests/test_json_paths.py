@@ -15,7 +15,7 @@ from gradus.core.errors import UserError
 from gradus.data.reader_options import Picked, ReaderOptions
 from gradus.data.readers import Row, read_rows
 from gradus.data.rows import RowsData, row_splits, stream_rows
-from gradus.pipeline.opening import Reading
+from gradus.pipeline.models.opening import Reading
 
 DIALOGUES = [
     [["女：好吗？", "M: Fine."], [{"question": "谁？", "choice": ["a", "b"], "answer": "b"},

@@ -28,7 +28,7 @@ from gradus.data.readers import Row
 from gradus.evaluation.label_sets import label_odds, per_label, said, set_floors, set_metrics
 from gradus.nn.transformer import Transformer
 from gradus.objectives import ClassificationConfig, Task
-from gradus.pipeline.serving import load, predict_file
+from gradus.pipeline.models.serving import load, predict_file
 from gradus.report import load_run, write_report
 from gradus.report.errors import class_tables, wrong_rows
 from gradus.report.summary import tables

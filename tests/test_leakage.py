@@ -14,8 +14,8 @@ from gradus.data.leakage import leaked, row_keys, shared_rows
 from gradus.data.readers import Row
 from gradus.data.rows import RowsData, RowSource, row_splits
 from gradus.pipeline import check as checking
-from gradus.pipeline import leaks
 from gradus.pipeline.check import Checks, check
+from gradus.pipeline.planning import leaks
 from gradus.pipeline.run import run
 
 SINGLE = {"kind": "single", "text": "text", "label": "label"}

@@ -11,7 +11,7 @@ import pytest
 from user_files import LABELS, TEXTS, table, write
 
 from gradus.core.errors import UserError
-from gradus.pipeline.look_rows import SeenRows, look_at_rows
+from gradus.pipeline.looking.rows import SeenRows, look_at_rows
 
 pytestmark = pytest.mark.usefixtures("alone")
 

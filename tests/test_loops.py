@@ -21,8 +21,8 @@ from tiny import tiny
 from gradus.core.keyed import keyed_generator
 from gradus.core.storage import read_json
 from gradus.evaluation.statistics import paired_seeds
-from gradus.pipeline.loop import Search
-from gradus.pipeline.proposals import Proposals
+from gradus.pipeline.loops.proposals import Proposals
+from gradus.pipeline.recipes.loop import Search
 from gradus.pipeline.run import run
 from gradus.report import load_run, loop_grids, results_markdown
 from gradus.report.page import page

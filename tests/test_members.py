@@ -38,10 +38,10 @@ from gradus.objectives import (
     RegressionConfig,
     Task,
 )
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.prepare import prepare
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.training.learner import Learner
 from gradus.training.transfer import fitting_heads
 

@@ -13,7 +13,7 @@ from small_models import TEXTS, foreign, use
 
 from gradus.core.errors import UserError
 from gradus.core.storage import read_json, write_json
-from gradus.pipeline.serving import load
+from gradus.pipeline.models.serving import load
 from gradus.tokenizers import Tokenizer
 
 transformers = pytest.importorskip("transformers")

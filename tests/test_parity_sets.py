@@ -13,7 +13,7 @@ from test_label_sets import NAMES, marks, recipe, row
 
 import gradus
 from gradus.families.folder import read_folder
-from gradus.pipeline.serving import load
+from gradus.pipeline.models.serving import load
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("alone")

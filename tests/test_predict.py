@@ -13,8 +13,8 @@ from small_models import CONTEXT, LABELS, SINGLE, TEXTS, rows_file, use, written
 
 from gradus.core.errors import UserError
 from gradus.data.rows import RowsData
-from gradus.pipeline.opening import Reading
-from gradus.pipeline.serving import evaluate_file, predict_file
+from gradus.pipeline.models.opening import Reading
+from gradus.pipeline.models.serving import evaluate_file, predict_file
 from gradus.tokenizers import Tokenizer
 
 

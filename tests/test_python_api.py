@@ -15,7 +15,7 @@ import gradus
 from gradus.core.errors import UserError
 from gradus.evaluation.generate import generate
 from gradus.evaluation.sampling import Sampling
-from gradus.pipeline.serving import load, predict_file
+from gradus.pipeline.models.serving import load, predict_file
 
 
 def test_the_package_is_light_until_it_is_used():

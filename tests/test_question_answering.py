@@ -20,7 +20,7 @@ import gradus
 from gradus.data.reader_options import ReaderOptions
 from gradus.data.readers import read_rows
 from gradus.evaluation.spans import span_scores
-from gradus.pipeline.serving import load, predict_file
+from gradus.pipeline.models.serving import load, predict_file
 
 pytestmark = pytest.mark.usefixtures("alone")
 

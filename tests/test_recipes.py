@@ -12,10 +12,10 @@ from gradus.cli import main
 from gradus.core.errors import UserError
 from gradus.data.paths import BUILTIN
 from gradus.data.split import SPLITS
-from gradus.pipeline.material import Material
-from gradus.pipeline.patch import AS_WRITTEN, patched_recipes
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.reading import RecipeFile, read_recipe
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.recipes.patch import AS_WRITTEN, patched_recipes
+from gradus.pipeline.recipes.reading import RecipeFile, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 ROOT = os.environ.get("GRADUS_DATA")

@@ -28,7 +28,7 @@ from gradus.core.storage import is_whole
 from gradus.families.folder import read_folder
 from gradus.families.release import SHAPES, SHARDS, read_config, read_weights
 from gradus.nn.transformer import count_parameters
-from gradus.pipeline.converting import convert
+from gradus.pipeline.models.converting import convert
 from gradus.pipeline.run import run
 from gradus.tokenizers import Tokenizer, standard
 from gradus.tokenizers.release import ENCODER, MERGES

@@ -13,7 +13,7 @@ from tiny import tiny
 import gradus
 from gradus.core.errors import UserError
 from gradus.core.storage import read_json, write_json
-from gradus.pipeline.results import model_folder, model_lines
+from gradus.pipeline.models.results import model_folder, model_lines
 
 
 def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -202,7 +202,7 @@ def test_rows_can_teach_a_language_model(done: Path) -> None:
 
 
 def test_what_a_recipe_leaves_out_is_the_paper_s(recipe: Path) -> None:
-    from gradus.pipeline.reading import read_recipe
+    from gradus.pipeline.recipes.reading import read_recipe
 
     def stage(**patch: Any) -> Any:
         return read_recipe(
@@ -217,7 +217,7 @@ def test_what_a_recipe_leaves_out_is_the_paper_s(recipe: Path) -> None:
 
 
 def test_the_run_folder_is_called_like_the_recipe(recipe: Path) -> None:
-    from gradus.pipeline.reading import read_recipe
+    from gradus.pipeline.recipes.reading import read_recipe
 
     folder = recipe.parent / "mine"
     assert read_recipe(tiny(folder / "recipe.yaml")).name == "mine" and read_recipe(recipe).name == "steps"

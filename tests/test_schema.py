@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from user_files import recipe_of
 
-from gradus.pipeline.init import write_recipe
-from gradus.pipeline.recipe import Recipe
-from gradus.pipeline.schema import FILE, schema, written
-from gradus.pipeline.stages import StageModel
+from gradus.pipeline.looking.init import write_recipe
+from gradus.pipeline.recipes.recipe import Recipe
+from gradus.pipeline.recipes.schema import FILE, schema, written
+from gradus.pipeline.recipes.stages import StageModel
 
 pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_the_schema_is_up_to_date() -> None:
-    told = "python -m gradus.pipeline.schema writes it anew"
+    told = "python -m gradus.pipeline.recipes.schema writes it anew"
     assert FILE.read_text(encoding="utf-8") == written(), told
 
 

@@ -27,13 +27,13 @@ from gradus.data.builtin import builtin_text
 from gradus.objectives import MaskedLMConfig, Task
 from gradus.objectives.masked_lm import MaskedLM
 from gradus.pipeline.check import check
-from gradus.pipeline.evaluating import evaluate_file
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.models.evaluating import evaluate_file
+from gradus.pipeline.models.serving import load
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load
-from gradus.pipeline.stage import StageRun
+from gradus.pipeline.running.stage import StageRun
 from gradus.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 
 CHINESE = "他来到了网易杭研大厦，小明硕士毕业于中国科学院计算所。今天天气很好，我们在北京大学的图书馆看书。"

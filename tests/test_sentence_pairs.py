@@ -15,11 +15,11 @@ from gradus.core.example import Example
 from gradus.core.model import ModelConfig
 from gradus.data.frame import Frame
 from gradus.data.pairs import PairWindows, cut_to, packed, shared_room
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.prepare import prepare
-from gradus.pipeline.prepared import Prepared
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.planning.prepared import Prepared
+from gradus.pipeline.recipes.reading import read_recipe
 
 CLS, SEP, END = 1, 2, 3
 ROLES = {"start": np.array([CLS]), "delimiter": np.array([SEP]), "end": np.array([END])}

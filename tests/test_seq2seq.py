@@ -28,10 +28,10 @@ from gradus.nn.transformer import Transformer
 from gradus.objectives import Seq2SeqConfig, Task
 from gradus.objectives.base import extracts
 from gradus.pipeline.check import check
+from gradus.pipeline.models.serving import load, predict_file
+from gradus.pipeline.recipes.stages import Stage
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load, predict_file
-from gradus.pipeline.stages import Stage
-from gradus.pipeline.worked import Words
+from gradus.pipeline.worked.objectives import Words
 from gradus.tokenizers import CharacterTokenizer, Tokenizer
 from gradus.training.learner import Learner
 

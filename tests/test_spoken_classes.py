@@ -9,9 +9,9 @@ from test_seq2seq import BOTH, recipe, records
 
 from gradus.data.formats import Pair
 from gradus.pipeline.check import check
-from gradus.pipeline.fitting import as_text
+from gradus.pipeline.models.serving import load
+from gradus.pipeline.recipes.fitting import as_text
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load
 
 
 @pytest.mark.parametrize("arrangement, objective, kind", [

@@ -31,10 +31,10 @@ from gradus.objectives import CausalLMConfig, ClassificationConfig, MultipleChoi
 from gradus.optim.optimizers import AdamW
 from gradus.optim.schedules import Cosine, Linear
 from gradus.pipeline.check import check
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.models.serving import load
+from gradus.pipeline.recipes.reading import read_recipe
+from gradus.pipeline.recipes.stages import Stage
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load
-from gradus.pipeline.stages import Stage
 
 EXACT = torch.float64
 SHAPE: dict[str, Any] = {"layers": 1, "width": 16, "heads": 2, "context": 40, "vocab_size": 61}

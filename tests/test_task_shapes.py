@@ -12,7 +12,7 @@ import yaml
 
 import gradus
 from gradus.core.errors import UserError
-from gradus.pipeline.serving import load, predict_file
+from gradus.pipeline.models.serving import load, predict_file
 
 pytestmark = pytest.mark.usefixtures("alone")
 

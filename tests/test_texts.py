@@ -20,8 +20,8 @@ from gradus.core import libraries
 from gradus.core.errors import UserError
 from gradus.evaluation.texts import text_metrics, words_of
 from gradus.pipeline.check import check
+from gradus.pipeline.models.serving import load
 from gradus.pipeline.run import run
-from gradus.pipeline.serving import load
 
 ENGLISH = (["The cat sat.", "It's raining - hard!"], ["the cat ate fish", "It is raining hard again."])
 CHINESE = (["今天天气好。", "用BERT做分类"], ["今天好天气！", "用 Bert 做文本分类"])

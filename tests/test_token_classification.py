@@ -18,7 +18,7 @@ from tiny import lines, one_task
 import gradus
 from gradus.data.reader_options import ReaderOptions
 from gradus.data.readers import read_rows
-from gradus.pipeline.serving import load, predict_file
+from gradus.pipeline.models.serving import load, predict_file
 
 pytestmark = pytest.mark.usefixtures("alone")
 

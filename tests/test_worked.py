@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from gradus.objectives import AnyObjectiveConfig
-from gradus.pipeline.worked import WORKED, columns, rewritten, table
+from gradus.pipeline.worked.objectives import WORKED, columns, rewritten, table
 
 PAGE = Path(__file__).parents[1] / "docs" / "objectives.md"
 ARRANGEMENTS = ("decoder", "encoder", "encoder_decoder")
@@ -18,7 +18,7 @@ PAGES = [path.read_text(encoding="utf-8") for path in (PAGE, PAGE.with_name("seq
 
 
 def test_the_examples_are_printed_by_the_code() -> None:
-    assert [rewritten(page) for page in PAGES] == PAGES, "python -m gradus.pipeline.worked"
+    assert [rewritten(page) for page in PAGES] == PAGES, "python -m gradus.pipeline.worked.objectives"
     assert sorted(re.findall(r"<!-- printed: (.+?) -->", "".join(PAGES))) == sorted(WORKED)
 
 

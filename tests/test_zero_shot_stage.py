@@ -24,10 +24,10 @@ from gradus.evaluation.prompts import SEPARATOR, Asker
 from gradus.evaluation.zero_shot import best_threshold, line, measure, result
 from gradus.nn.transformer import Transformer
 from gradus.pipeline.check import check
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.probing import make_probes, probe_digests
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.planning.probing import make_probes, probe_digests
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.pipeline.run import run
 from gradus.tokenizers import BytePairTokenizer, Tokenizer
 

@@ -54,7 +54,7 @@ def killed_and_whole(path: Path, until: str, monkeypatch: pytest.MonkeyPatch) ->
     """The weights of the stage `until` of a run that went through and of one that died at that stage's first
     checkpoint, before its end; they have the same bits. What leads to the stage is done once for both."""
     from gradus.pipeline.run import run
-    from gradus.pipeline.stage import StageRun
+    from gradus.pipeline.running.stage import StageRun
 
     whole = run(path, runs=path.parent / "whole", device="cpu", until=until)
     saved = StageRun._save

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradus.core.errors import UserError
     from gradus.pipeline.check import check
-    from gradus.pipeline.recipe import Recipe
+    from gradus.pipeline.models.serving import load
+    from gradus.pipeline.recipes.recipe import Recipe
     from gradus.pipeline.run import run
-    from gradus.pipeline.serving import load
 
     __version__: str
 
 __all__ = ["Recipe", "UserError", "__version__", "check", "load", "run"]
 
 _HOMES = {
-    "Recipe": "pipeline.recipe",
+    "Recipe": "pipeline.recipes.recipe",
     "UserError": "core.errors",
     "check": "pipeline.check",
-    "load": "pipeline.serving",
+    "load": "pipeline.models.serving",
     "run": "pipeline.run",
 }
 

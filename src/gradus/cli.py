@@ -78,7 +78,7 @@ def init(
     names: Annotated[bool, typer.Option("--list", help="Name the templates.")] = False,
 ) -> None:
     """Look at your files and write a commented recipe for them."""
-    from gradus.pipeline.init import list_templates, write_recipe
+    from gradus.pipeline.looking.init import list_templates, write_recipe
 
     if names:
         typer.echo(list_templates())
@@ -103,7 +103,7 @@ def check(
     _keep_memory()
     from gradus.pipeline.check import check as check_recipe
     from gradus.pipeline.check import print_plan
-    from gradus.pipeline.patch import parse_settings
+    from gradus.pipeline.recipes.patch import parse_settings
 
     checks = check_recipe(
         recipe, runs=runs, data_dir=data_dir, settings=parse_settings(settings), device=device
@@ -130,8 +130,8 @@ def run(
 ) -> None:
     """Run what is not done, resume what is half done."""
     _keep_memory()
-    from gradus.pipeline.patch import parse_settings
-    from gradus.pipeline.results import model_lines
+    from gradus.pipeline.models.results import model_lines
+    from gradus.pipeline.recipes.patch import parse_settings
     from gradus.pipeline.run import run as run_recipe
 
     folder = run_recipe(
@@ -194,7 +194,7 @@ def generate(
 ) -> None:
     """Let a language model go on from a prompt, or from several; an encoder-decoder answers them."""
     _keep_memory()
-    from gradus.pipeline.serving import load
+    from gradus.pipeline.models.serving import load
 
     model, prompts = load(model_dir, device=device, member=member), prompt or [""]
     texts = model.generate(
@@ -227,8 +227,8 @@ def predict(
     """Label every row, with scores and probabilities."""
     _keep_memory()
     from gradus.core.errors import counted
-    from gradus.pipeline.predicting import predict_file
-    from gradus.pipeline.serving import load
+    from gradus.pipeline.models.predicting import predict_file
+    from gradus.pipeline.models.serving import load
 
     model = load(model_dir, device=device, recipe=recipe, stage=stage, member=member)
     counts = predict_file(model, source, output, reader, encoding)
@@ -254,7 +254,7 @@ def evaluate(
 ) -> None:
     """The metrics of the model's own task; perplexity and bits per byte for a language model."""
     _keep_memory()
-    from gradus.pipeline.serving import load
+    from gradus.pipeline.models.serving import load
 
     model = load(model_dir, device=device, recipe=recipe, stage=stage, member=member)
     metrics = model.evaluate(data, reader=reader, encoding=encoding)
@@ -273,7 +273,7 @@ def convert(
 ) -> None:
     """Make a folder of Gradus from OpenAI's GPT-1 release or a Hugging Face folder."""
     _keep_memory()
-    from gradus.pipeline.converting import convert as convert_folder
+    from gradus.pipeline.models.converting import convert as convert_folder
 
     typer.echo(convert_folder(source, target, pre_tokenization))
 

@@ -26,20 +26,20 @@ from gradus.families import FAMILIES
 from gradus.families.heads import Task as HeadTask
 from gradus.objectives import HeadConfig
 from gradus.optim.optimizers import AdaFactor
-from gradus.pipeline.augmenting import augment_notes
-from gradus.pipeline.estimate import Estimate, estimate, matrix_rate
-from gradus.pipeline.finish import is_done
-from gradus.pipeline.leaks import leakage
-from gradus.pipeline.loop_costs import LoopCosts, loop_costs
-from gradus.pipeline.loops import prove_loops
-from gradus.pipeline.material import Material
-from gradus.pipeline.plan import Node, Plan, make_plan
-from gradus.pipeline.prepare import prepare
-from gradus.pipeline.prepared import Prepared
-from gradus.pipeline.progress import Told
-from gradus.pipeline.reading import read_recipe
+from gradus.pipeline.loops.costs import LoopCosts, loop_costs
+from gradus.pipeline.loops.loops import prove_loops
+from gradus.pipeline.planning.augmenting import augment_notes
+from gradus.pipeline.planning.estimate import Estimate, estimate, matrix_rate
+from gradus.pipeline.planning.leaks import leakage
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import Node, Plan, make_plan
+from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.planning.prepared import Prepared
+from gradus.pipeline.planning.splits import Split
+from gradus.pipeline.recipes.reading import read_recipe
 from gradus.pipeline.run import data_root, require_writable
-from gradus.pipeline.splits import Split
+from gradus.pipeline.running.finish import is_done
+from gradus.pipeline.running.progress import Told
 from gradus.training.checkpoint import require_room
 
 LEFT_OUT = {

@@ -12,15 +12,15 @@ from typing import Any
 from gradus.core.errors import UserError
 from gradus.core.storage import from_home, lock, sweep, write_file, write_json
 from gradus.distributed.world import close_world, open_world
-from gradus.pipeline.environment import Signals
-from gradus.pipeline.loops import Loops
-from gradus.pipeline.material import Material
-from gradus.pipeline.patch import patched_recipes
-from gradus.pipeline.plan import make_plan
-from gradus.pipeline.progress import Told
-from gradus.pipeline.reading import RecipeFile, read_recipe
-from gradus.pipeline.runner import Runner
-from gradus.pipeline.stage import Context
+from gradus.pipeline.loops.loops import Loops
+from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import make_plan
+from gradus.pipeline.recipes.patch import patched_recipes
+from gradus.pipeline.recipes.reading import RecipeFile, read_recipe
+from gradus.pipeline.running.environment import Signals
+from gradus.pipeline.running.progress import Told
+from gradus.pipeline.running.runner import Runner
+from gradus.pipeline.running.stage import Context
 
 
 def run(

@@ -1,0 +1,1 @@
+"""What repeats stages until they are good enough: search and iterate."""

@@ -1,0 +1,1 @@
+"""Model folders put to use: opened, asked, judged, converted."""

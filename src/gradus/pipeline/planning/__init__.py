@@ -1,0 +1,1 @@
+"""What there is to do, and all that is known of it before a single weight is drawn."""

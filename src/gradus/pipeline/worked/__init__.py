@@ -1,0 +1,1 @@
+"""Worked examples for the documentation, printed by the code itself."""
