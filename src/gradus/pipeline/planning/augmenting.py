@@ -3,57 +3,24 @@ how."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import torch
 
 from gradus.core.errors import UserError, counted, quote
-from gradus.core.storage import digest_file, folder_digest, from_home
-from gradus.data.augmentation import Augment, BackTranslation, Insertion, Masking, Replacement
+from gradus.data.augmentation import BackTranslation, Masking
 from gradus.data.augmented import AugmentedRows, Changes, shown
 from gradus.data.encoding import RowEncoder
 from gradus.data.sources import Rows
 from gradus.data.synonyms import read_synonyms
-from gradus.pipeline.models.translating import Paraphrases, translator
+from gradus.pipeline.models.translating import Paraphrases
+from gradus.pipeline.planning.augment_files import augment_paths
 from gradus.pipeline.planning.material import Material
+from gradus.pipeline.planning.plan import Node
+from gradus.pipeline.planning.prepared import Prepared
+from gradus.pipeline.planning.splits import Split
 from gradus.tokenizers import Tokenizer
-
-if TYPE_CHECKING:
-    from gradus.pipeline.planning.plan import Node
-    from gradus.pipeline.planning.prepared import Prepared
-    from gradus.pipeline.planning.splits import Split
 
 SEARCHED, SHORT = 200, 60
 """Rows among which `check` looks for one to show, and characters of one that can be shown whole."""
-
-
-def augment_digests(name: str, augment: Sequence[Augment], root: Path) -> list[dict[str, str]]:
-    """The content digests of the files and folders that each kind reads: part of the fingerprint of the
-    stage called `name`. Raises UserError for those that are not there."""
-    return [
-        {key: _digest(path) for key, path in _named(f"stages.{name}.augment.{place}", one, root).items()}
-        for place, one in enumerate(augment)
-    ]
-
-
-def _named(field: str, one: Augment, root: Path) -> dict[str, Path]:
-    """The files and folders that a kind reads, by key. Raises UserError for what is none."""
-    if isinstance(one, Replacement | Insertion) and one.file is not None:
-        path = root / from_home(one.file)
-        read_synonyms(path, f"{field}.file")
-        return {"file": path}
-    if isinstance(one, BackTranslation):
-        return {
-            key: translator(root / from_home(getattr(one, key)), f"{field}.{key}")
-            for key in ("there", "back")
-        }
-    return {}
-
-
-def _digest(path: Path) -> str:
-    return folder_digest(path) if path.is_dir() else digest_file(path)
 
 
 def augmented_rows(node: Node, split: Split, encoder: RowEncoder, material: Material) -> AugmentedRows:
@@ -62,7 +29,7 @@ def augmented_rows(node: Node, split: Split, encoder: RowEncoder, material: Mate
     synonyms, paraphrases = {}, {}
     for place, one in enumerate(node.stage.augment):
         field = f"stages.{node.name}.augment.{place}"
-        paths = _named(field, one, material.root)
+        paths = augment_paths(field, one, material.root)
         tokenizer = encoder.tokenizer
         if isinstance(one, Masking) and isinstance(tokenizer, Tokenizer) and not tokenizer.has("mask"):
             hint = "deletion, or `tokenizer.roles`; BERT's have one, and those that Gradus trains"

@@ -16,7 +16,7 @@ from gradus.data.formats import Pair, Single
 from gradus.data.labels import Labels
 from gradus.data.mixture import Mixture
 from gradus.data.rows import RowsData
-from gradus.pipeline.planning.augmenting import augment_digests
+from gradus.pipeline.planning.augment_files import augment_digests
 from gradus.pipeline.planning.material import Material
 from gradus.pipeline.planning.probing import probe_digests
 from gradus.pipeline.recipes.fitting import as_text
