@@ -14,7 +14,8 @@ from gradus.data.paths import BUILTIN
 from gradus.data.split import SPLITS
 from gradus.pipeline.planning.material import Material
 from gradus.pipeline.planning.plan import make_plan
-from gradus.pipeline.recipes.patch import AS_WRITTEN, patched_recipes
+from gradus.pipeline.recipes.loop import AS_WRITTEN
+from gradus.pipeline.recipes.patch import patched_recipes
 from gradus.pipeline.recipes.reading import RecipeFile, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
+from gradus.core.config import wrong
+
 UNITS = {
     "epoch": "epochs", "step": "steps", "token": "tokens", "minute": "minutes", "second": "seconds",
     "window": "windows", "row": "rows", "%": "%",
@@ -74,8 +76,14 @@ def _part(share: Quantity) -> Quantity:
     return share
 
 
+def _something(interval: Quantity) -> Quantity:
+    if interval.amount <= 0:
+        raise wrong("", "the interval must be more than nothing", interval)
+    return interval
+
+
 Duration = Annotated[Quantity, _units("epochs", "steps", "tokens", "minutes")]
-Interval = Annotated[Quantity, _units("epochs", "steps", "%")]
+Interval = Annotated[Quantity, _units("epochs", "steps", "%"), AfterValidator(_something)]
 SaveInterval = Annotated[Quantity, _units("steps", "minutes", "seconds")]
 BatchSize = Annotated[Quantity, _units("windows", "tokens", "rows")]
 TextLength = Annotated[Quantity, _units("tokens")]

@@ -29,14 +29,43 @@ def word_places(
     text: str, pattern: re.Pattern[str], begin: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, int]]:
     """Where words stand in `text[begin:end]`: what `pattern` finds, but each character of a script without
-    spaces by itself."""
-    for found in pattern.finditer(text, begin, len(text) if end is None else end):
-        start, stop = found.span()
-        for place in range(start, stop):
+    spaces by itself. A mark that is combined with a letter, such as a vowel sign, belongs to it."""
+    for start, stop in _runs(text, pattern, begin, len(text) if end is None else end):
+        place = start
+        while place < stop:
+            after = _past_marks(text, place + 1, stop)
             if unspaced(text[place]):
                 if start < place:
                     yield start, place
-                yield place, place + 1
-                start = place + 1
+                yield place, after
+                start = after
+            place = after
         if start < stop:
             yield start, stop
+
+
+def _runs(text: str, pattern: re.Pattern[str], begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """What `pattern` finds, with the marks behind it, and with what such a mark had parted."""
+    first = last = begin
+    for found in pattern.finditer(text, begin, end):
+        start, stop = found.span()
+        if start < last:
+            continue
+        parted = first < last == start and _is_mark(text[last - 1]) and text[start].isalnum()
+        if first < last and not parted:
+            yield first, last
+        first, last = first if parted else start, _past_marks(text, stop, end)
+    if first < last:
+        yield first, last
+
+
+def _past_marks(text: str, place: int, end: int) -> int:
+    """The first place from `place` on without a combining mark, or `end`."""
+    while place < end and _is_mark(text[place]):
+        place += 1
+    return place
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")

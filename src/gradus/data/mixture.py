@@ -140,9 +140,9 @@ class Joined:
         part, inside = self._place(index)
         return replace(part.example(inside, epoch), row=index)
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int = 0) -> str:
         part, inside = self._place(index)
-        return part.where(inside)
+        return part.where(inside, epoch)
 
     def _place(self, index: int) -> tuple[Source, int]:
         number = int(np.searchsorted(self.ends, index, side="right"))
@@ -154,9 +154,9 @@ class Mixed:
     """Sources drawn by `shares` [parts]: of an epoch, which has as many examples as all of them together,
     each gives its share, rounded.
 
-    A source goes through all its examples, in an order keyed by (seed, how often it was gone through), before
-    it gives one again, across the epochs of the mixture: which example stands at (epoch, index) is a
-    function.
+    A source gives all its examples, in an order keyed by (seed, how often it was gone through), before it
+    gives one again, across the epochs of the mixture; a feed may shuffle those of an epoch. Which example
+    stands at (epoch, index) is a function.
     """
 
     def __init__(self, parts: Mapping[str, Source], shares: np.ndarray, seed: int):
@@ -185,9 +185,9 @@ class Mixed:
         example = self.parts[number].example(inside, turn)
         return replace(example, row=index, member=self.names[number])
 
-    def where(self, index: int) -> str:
-        number, _, inside = self._place(index, 0)
-        return f"{self.names[number]}: {self.parts[number].where(inside)}"
+    def where(self, index: int, epoch: int = 0) -> str:
+        number, turn, inside = self._place(index, epoch)
+        return f"{self.names[number]}: {self.parts[number].where(inside, turn)}"
 
     def _place(self, index: int, epoch: int) -> tuple[int, int, int]:
         """Of an example: its source's number, how often that was gone through before, and its own index."""

@@ -77,7 +77,7 @@ class PairWindows:
         """How many tokens of each window's own sentences do not fit [W]."""
         return np.maximum(self._sizes - self.room, 0)
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int = 0) -> str:
         return f"window {index}"
 
     def example(self, index: int, epoch: int = 0) -> Example:

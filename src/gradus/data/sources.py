@@ -25,8 +25,8 @@ class Source(Protocol):
         """The example; only what is drawn anew, such as a false pair, depends on the epoch."""
         ...
 
-    def where(self, index: int) -> str:
-        """The place of the example as a person would name it."""
+    def where(self, index: int, epoch: int = 0) -> str:
+        """The place of the example of an epoch as a person would name it."""
         ...
 
     @property
@@ -103,7 +103,7 @@ class Windows:
         )
         return Example(index, (tokens[:-1],), following=int(tokens[-1]))
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int = 0) -> str:
         return f"window {index}"
 
 
@@ -151,7 +151,7 @@ class FramedWindows:
         start_id, end_id = self._around
         return Example(index, (np.concatenate([[start_id], tokens, [end_id]]).astype(np.int64),))
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int = 0) -> str:
         return f"window {index}"
 
 
@@ -175,8 +175,8 @@ class Around:
     def example(self, index: int, epoch: int = 0) -> Example:
         return self.source.example(index, epoch)
 
-    def where(self, index: int) -> str:
-        return self.source.where(index)
+    def where(self, index: int, epoch: int = 0) -> str:
+        return self.source.where(index, epoch)
 
 
 class Told(Around):
@@ -210,5 +210,5 @@ class Rows:
     def example(self, index: int, epoch: int = 0) -> Example:
         return self.examples[index]
 
-    def where(self, index: int) -> str:
+    def where(self, index: int, epoch: int = 0) -> str:
         return self.places[index]

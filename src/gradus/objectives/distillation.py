@@ -90,6 +90,9 @@ class DistillationConfig(ObjectiveSettings):
     def _make_sense(self) -> Self:
         if not self.teachers:
             raise wrong("teacher", "nobody teaches", "[]", "a stage, or {folder: DIR}")
+        if not self.weight and self.inside is None:
+            hint = "more than 0, or `hidden` or `attention`"
+            raise wrong("weight", "nothing is learnt from the teacher", self.weight, hint)
         if self.hard and self.temperature is not None:
             hint = "leave it out, or `hard: false`"
             raise wrong("temperature", "hard labels have no temperature", self.temperature, hint)

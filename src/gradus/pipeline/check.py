@@ -100,7 +100,7 @@ def check(
     stages = Path(runs) / file.name / "stages"
     pricing = Pricing(material, chosen)
     for node in plan.nodes.values():
-        with file.placed(node.name):
+        with file.placed(node.name, node.source):
             prepared = pricing.prepared(node)
         checked.append(Checked(node, prepared, pricing.price(node), is_done(stages / node.id)))
         notes += _capped(checked[-1])

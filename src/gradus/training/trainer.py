@@ -216,8 +216,8 @@ class Trainer:
         bad = (~torch.isfinite(lines)).any(1).nonzero()
         if len(bad):
             step = self.clock.step - len(lines) + int(bad[0])
-            _, rows = self.feed.places(step)
-            places = ", ".join(self.feed.source.where(int(row)) for row in rows[:8])
+            epochs, rows = self.feed.places(step)
+            places = ", ".join(map(self.feed.source.where, rows[:8].tolist(), epochs[:8].tolist()))
             more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
             problem = (
                 f"the loss or its gradient is not finite at step {step + 1}, whose rows are {places}{more}"

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradus.core.errors import counted
+from gradus.core.errors import UserError, counted
 from gradus.pipeline.planning.estimate import Estimate
 from gradus.pipeline.planning.material import Material
 from gradus.pipeline.planning.plan import Node, Plan, patched_plan
-from gradus.pipeline.recipes.loop import Goal, Loop, Patch, Search, merged
+from gradus.pipeline.recipes.loop import AS_WRITTEN, Goal, Loop, Patch, Search, merged
 
 Price = Callable[[Node], Estimate]
+SPACE = "search.space"
+"""Where what a search tries stands in the file."""
 
 
 @dataclass
@@ -35,10 +37,16 @@ class _Costs:
         plan = patched_plan(self.written.file, self.material, patch, source, seeds)
         return [node for node in plan.until(goal.stage) if node.id not in self.written.nodes]
 
+    def seeds(self, goal: Goal) -> int:
+        """How many folders of the goal's stage the seeds of the recipe make."""
+        ids = (outcome["stages"][goal.stage] for outcome in self.written.outcomes
+               if outcome["variant"] == AS_WRITTEN)  # fmt: skip
+        return len(set(ids))
+
     def sum(self, nodes: Sequence[Node], what: str) -> Any:
         total = 0
         for node in nodes:
-            with self.written.file.placed(node.name):
+            with self.written.file.placed(node.name, node.source):
                 total += getattr(self.price(node), what)
         return total
 
@@ -50,12 +58,20 @@ def loop_costs(written: Plan, material: Material, price: Price, time: Callable[[
     if recipe.search is not None:
         _search(costs, recipe.search, recipe.goal(recipe.search), found, time)
     if recipe.iterate is not None:
-        goal, seeds = recipe.goal(recipe.iterate), recipe.seeds.count
+        goal = recipe.goal(recipe.iterate)
+        seeds = costs.seeds(goal)
         together: Patch = {}
         added: dict[str, Node] = {}
         for name in recipe.iterate.order:
-            together = merged(together, recipe.variants[name])
-            added |= {node.id: node for node in costs.nodes(together, f"variants.{name}", goal, seeds)}
+            step = merged(together, recipe.variants[name])
+            try:
+                nodes = costs.nodes(step, f"variants.{name}", goal, recipe.seeds.count)
+                costs.sum(nodes, "seconds")
+            except UserError as mistake:
+                found.lines.append(f"iterate: {name} cannot be on top of those before it: {mistake.problem}")
+                continue
+            together = step
+            added |= {node.id: node for node in nodes}
         seconds = costs.sum(list(added.values()), "seconds")
         found.seconds += _capped(seconds, recipe.iterate)
         found.disk += costs.sum(list(added.values()), "disk")
@@ -65,20 +81,16 @@ def loop_costs(written: Plan, material: Material, price: Price, time: Callable[[
             f"{time(seconds)} where each is kept{_budget(recipe.iterate)}"
         )
         if seeds == 1:
-            found.lines.append("iterate: one seed has no deviation, so any gain is kept: seeds: 3 says more")
+            more = f"seeds: {{count: 3, from: {goal.stage}}}"
+            found.lines.append(f"iterate: one seed has no deviation, so any gain is kept: {more} says more")
     return found
 
 
 def _search(
     costs: _Costs, search: Search, goal: Goal, found: LoopCosts, time: Callable[[float], str]
 ) -> None:
-    dearest: Patch = {}
-    for path, dimension in search.space.items():
-        ends = [{path: end} for end in dimension.ends]
-        dearest = merged(dearest, max(ends, key=lambda end: costs.sum(
-            costs.nodes(end, "search.space", goal, 1), "seconds")))  # fmt: skip
-    nodes = costs.nodes(dearest, "search.space", goal, 1)
-    each, seeds = costs.sum(nodes, "seconds"), costs.written.file.recipe.seeds.count
+    nodes = _dearest(costs, search, goal)
+    each, seeds = costs.sum(nodes, "seconds"), costs.seeds(goal)
     seconds = _capped((search.trials - 1) * each, search)
     found.seconds += seconds + seeds * each
     found.disk += (search.trials + seeds) * costs.sum(nodes, "disk")
@@ -89,6 +101,25 @@ def _search(
         f"{counted(seeds, 'seed')}"
     )
     found.lines += [f"search: {path}: {dimension}" for path, dimension in search.space.items()]
+
+
+def _dearest(costs: _Costs, search: Search, goal: Goal) -> list[Node]:
+    """The stages of the dearest corner of the space; of the dearest end where the corner cannot be."""
+    priced: list[tuple[float, Patch]] = []
+    for path, dimension in search.space.items():
+        ends: list[Patch] = [{path: end} for end in dimension.ends]
+        prices = [costs.sum(costs.nodes(end, SPACE, goal, 1), "seconds") for end in ends]
+        priced.append(max(zip(prices, ends), key=lambda one: one[0]))
+    corner: Patch = {}
+    for _, end in priced:
+        corner = merged(corner, end)
+    try:
+        nodes = costs.nodes(corner, SPACE, goal, 1)
+        costs.sum(nodes, "seconds")
+    except UserError:
+        _, end = max(priced, key=lambda one: one[0])
+        nodes = costs.nodes(end, SPACE, goal, 1)
+    return nodes
 
 
 def _aim(goal: Goal, loop: Loop) -> str:

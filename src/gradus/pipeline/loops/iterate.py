@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gradus.core.errors import UserError
 from gradus.core.storage import write_json
 from gradus.evaluation.statistics import deviation, mean
 from gradus.pipeline.loops.attempts import Attempt, Attempts
 from gradus.pipeline.planning.plan import Plan
-from gradus.pipeline.recipes.loop import Goal, Iterate, Patch, merged
-from gradus.pipeline.recipes.patch import AS_WRITTEN
+from gradus.pipeline.recipes.loop import AS_WRITTEN, Goal, Iterate, Patch, merged
 from gradus.training.trainer import NotFinite
 
 FILE = "iterate.json"
@@ -49,6 +49,11 @@ class Iterating:
                 attempt = self._attempt(patch, name)
             except NotFinite as mistake:
                 self._note(name, patch, None, [], False, mistake.problem)
+                continue
+            except UserError as mistake:  # it can be by itself, and not on top of what was kept
+                if mistake.file != self.file.path:
+                    raise
+                self._note(name, patch, None, [], False, str(mistake))
                 continue
             gains = self._gains(attempt, standing)
             keep = mean(gains) > (deviation(gains) or 0.0)

@@ -85,7 +85,7 @@ def _goal(written: Plan, material: Material, patch: Patch, source: str, goal: Go
         raise UserError(f"leaves out the stage of {goal}", file=file.path, line=line, field=source)
     for node in plan.until(goal.stage):
         if node.id not in written.nodes:
-            with file.placed(node.name):
+            with file.placed(node.name, node.source):
                 ready(node)
     return stages[goal.stage]
 

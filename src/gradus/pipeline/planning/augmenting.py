@@ -56,6 +56,11 @@ def _paraphrases(source: AugmentedRows) -> list[Paraphrases]:
     return [one for one in source.changes.paraphrases.values() if isinstance(one, Paraphrases)]
 
 
+def lacks_paraphrases(prepared: Prepared) -> bool:
+    """Whether the cache lacks texts that are to be translated."""
+    return any(one.left for source in _changed(prepared) for one in _paraphrases(source))
+
+
 def translate(prepared: Prepared, device: torch.device) -> None:
     """Makes what the cache lacks of the paraphrases that a stage will read, before anything is trained."""
     for source in _changed(prepared):

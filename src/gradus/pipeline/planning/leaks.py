@@ -15,7 +15,7 @@ from gradus.core.storage import digest_json, lock, read_json, write_json
 from gradus.data.leakage import FEWEST_WORDS, Key, row_keys, shared_rows
 from gradus.data.mixture import Mixture
 from gradus.data.readers import Row
-from gradus.data.rows import RowsData
+from gradus.data.rows import UNLABELLED, RowsData
 from gradus.data.runs import FEWEST_WORDS as SHORTEST_RUN
 from gradus.data.runs import WORDS, Passage, Runs
 from gradus.data.split import DEV, SPLITS, TEST, TRAIN
@@ -108,8 +108,10 @@ def _pairs(nodes: Sequence[Node], material: Material) -> list[tuple[Source, Sour
 
 
 def _worth(seen: Source, asked: Source, task: Sequence[Source]) -> bool:
-    """Train of all stages is learned from, dev is chosen by; rows are not looked for in running text."""
-    learned = seen.split == TRAIN or (seen.split == DEV and asked.split == TEST and seen in task)
+    """Train of all stages is learned from, and rows without labels; dev is chosen by; rows are not looked for
+    in running text."""
+    chosen = seen.split == DEV and asked.split == TEST and seen in task
+    learned = seen.split in (TRAIN, UNLABELLED) or chosen
     return learned and not (seen.is_rows and not asked.is_rows)
 
 
@@ -128,7 +130,8 @@ def _tasks(node: Node, material: Material) -> list[list[Source]]:
         named.append((f"{node.name}.{probe}", f"stages.{node.name}.zero_shot.{probe}.data", config.data))
     return [
         [Source(_content(part, split, material), *place, part, split)
-         for place, part in _parts(name, key, data) for split in SPLITS if split in material.digests(part)]
+         for place, part in _parts(name, key, data) for split in (*SPLITS, UNLABELLED)
+         if split in material.digests(part)]
         for name, key, data in named
     ]  # fmt: skip
 

@@ -4,7 +4,7 @@ fingerprint."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from gradus.pipeline.planning.material import Material
 from gradus.pipeline.planning.probing import probe_digests
 from gradus.pipeline.recipes.fitting import as_text
 from gradus.pipeline.recipes.loop import Patch
-from gradus.pipeline.recipes.patch import AS_WRITTEN, Patched, patched_recipes, seeded
+from gradus.pipeline.recipes.patch import Patched, patched_recipes, seeded
 from gradus.pipeline.recipes.reading import RecipeFile
 from gradus.pipeline.recipes.recipe import Recipe
 from gradus.pipeline.recipes.stages import FromFolder, Stage
@@ -55,6 +55,8 @@ class Node:
     """Equal for nodes that differ in nothing but their seed: they read the same data in the same way."""
     teachers: tuple[Node | Path, ...] = ()
     """Stages and model folders that it learns from, in the order of the recipe."""
+    source: str | None = None
+    """Where the patch that brought it in stands in the file; None for the recipe as written."""
 
     @property
     def before(self) -> list[Node]:
@@ -105,9 +107,10 @@ class Plan:
         """Takes in what of patched recipes is not there yet."""
         for patched in recipes:
             stages: dict[str, Node] = {}
+            source = self.file.source_of(patched.variant)
             for name in patched.recipe.order():
-                with self.file.placed(name, None if patched.variant == AS_WRITTEN else patched.variant):
-                    node = _node(name, patched, stages, material)
+                with self.file.placed(name, source):
+                    node = replace(_node(name, patched, stages, material), source=source)
                 stages[name] = self.nodes.setdefault(node.id, node)
             ids = {name: node.id for name, node in stages.items()}
             results = _results(patched.recipe, self.file.recipe)

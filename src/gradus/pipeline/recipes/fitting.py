@@ -221,9 +221,11 @@ def require_augmentable(
         hint = "text is changed by its objective: masked_lm, span_corruption or denoising"
         raise wrong("augment", "this changes labelled rows", None, hint)
     if not data.format.changeable:
-        hint = "the formats single, pair, similarity, multiple_choice, question and text_to_text can"
-        raise wrong("augment", f"rows of the format {data.format.kind} cannot be changed: tags go with words",
-                    None, hint)  # fmt: skip
+        kind, why = data.format.kind, "tags go with words"
+        if kind == "text_to_text":
+            why = "every column that is read is said, too"
+        hint = "single, pair, similarity, multiple_choice, question, text_to_text with columns not said"
+        raise wrong("augment", f"rows of the format {kind} cannot be changed: {why}", None, hint)
     for place, (one, before) in enumerate(zip(augment, (None, *augment))):
         if before is not None and (before.turn > one.turn or isinstance(before, Mixing)):
             hint = "back_translation, then what changes words, then masking, then one mix"

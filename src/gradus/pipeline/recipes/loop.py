@@ -17,6 +17,8 @@ from gradus.data.reader_options import first_double
 from gradus.evaluation.metrics import LARGER_IS_BETTER
 
 Patch = Mapping[str, Any]
+AS_WRITTEN = "as written"
+"""The recipe without any patch, among variants."""
 BEST = "best found"
 """The variant that a loop found; it runs on all seeds beside the recipe as written."""
 

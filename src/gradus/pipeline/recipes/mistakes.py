@@ -66,7 +66,7 @@ def line_of(key: Key, lines: Lines) -> int | None:
 
 
 @contextmanager
-def placed(stage: str, path: Path | None, lines: Lines, variant: str | None = None) -> Iterator[None]:
+def placed(stage: str, path: Path | None, lines: Lines, source: str | None = None) -> Iterator[None]:
     """While `stage` is made ready: a mistake that names no file gets the recipe's place that it came from."""
     try:
         yield
@@ -76,7 +76,7 @@ def placed(stage: str, path: Path | None, lines: Lines, variant: str | None = No
             whole = field.split(".")[0] in (*Recipe.model_fields, "--set")
             where = field if whole else ".".join(["stages", stage, *(["data", field] if field else [])])
             mistake.file, mistake.line = path, line_of(key_of(where), lines)
-            mistake.field = f"variants.{variant}: {where}" if variant else where
+            mistake.field = f"{source}: {where}" if source else where
         raise
 
 
@@ -172,16 +172,19 @@ def _written(location: Key, lines: Lines, ends_in_key: bool) -> Key:
         if part in _node(location[:place]).get("discriminator", {}).get("mapping", {}):
             continue  # a tag, even where a key has the same name: data of kind `rows` has a key `rows`
         last = place == len(location) - 1
-        chosen = _chosen(part, location[:place])
-        if (*path, part) in lines or chosen or (last and (ends_in_key or not _is_tag(part))):
+        known = (*path, part) in lines or _is_key(part, location[:place])
+        if known or (last and (ends_in_key or not _is_tag(part))):
             path = (*path, part)
     return path
 
 
-def _chosen(part: str | int, location: Key) -> bool:
-    """Whether the user chose this name, as that of a stage: --set may bring one that no line has."""
+def _is_key(part: str | int, location: Key) -> bool:
+    """Whether it is a key of the recipe, or a name that the user chose: a patch may bring one that no line
+    has."""
     node = _resolve(_node(location))
-    return isinstance(node.get("additionalProperties"), dict) and part not in node.get("properties", {})
+    options = [node, *map(_resolve, node.get("anyOf", []))]
+    chosen = isinstance(node.get("additionalProperties"), dict)
+    return chosen or any(part in option.get("properties", {}) for option in options)
 
 
 def _is_tag(part: object) -> bool:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import yaml
 
 from gradus.core.errors import UserError
-from gradus.pipeline.recipes.loop import BEST, Patch
+from gradus.pipeline.recipes.loop import AS_WRITTEN, BEST, Patch
 from gradus.pipeline.recipes.reading import RecipeFile, yaml_values
 from gradus.pipeline.recipes.recipe import Recipe
-
-AS_WRITTEN = "as written"
 
 
 @dataclass(frozen=True)

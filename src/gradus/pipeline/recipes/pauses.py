@@ -20,13 +20,6 @@ class Evaluate(Config):
     """What is asked of the texts that a stage with `seq2seq` says; they are decoded for it at every
     evaluation."""
 
-    @field_validator("every")
-    @classmethod
-    def _something(cls, every: Quantity | None) -> Quantity | None:
-        if every is not None and every.amount <= 0:
-            raise wrong("", "the interval must be more than nothing", every)
-        return every
-
 
 class Stop(Config):
     """Early stopping: after `patience` evaluations without a better value."""

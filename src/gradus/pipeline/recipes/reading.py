@@ -13,10 +13,12 @@ import yaml
 from pydantic import ValidationError
 
 from gradus.core.errors import UserError, nearest
-from gradus.pipeline.recipes.loop import merged
+from gradus.pipeline.recipes.loop import AS_WRITTEN, merged
 from gradus.pipeline.recipes.mistakes import Key, Lines, dotted, key_of, line_of, placed, told
 from gradus.pipeline.recipes.recipe import Recipe
 
+AROUND = ("seeds", "variants", "search", "iterate")
+"""Keys of a recipe that say how often, and in which ways, its journey is made."""
 SETTING = "--set"
 """The source of a patch that does not stand in the file."""
 
@@ -37,9 +39,16 @@ class RecipeFile:
         path = self.path.resolve() if self.path else Path("recipe")
         return path.parent.name if path.stem == "recipe" and path.parent.name else path.stem
 
-    def placed(self, stage: str, variant: str | None = None) -> AbstractContextManager[None]:
-        """While `stage` is made ready: a mistake that names no file gets its place in the recipe."""
-        return placed(stage, self.path, self.lines, variant)
+    def source_of(self, variant: str) -> str | None:
+        """Where the patch called `variant` stands in the file; None for the recipe as written."""
+        if variant == AS_WRITTEN:
+            return None
+        return f"variants.{variant}" if variant in self.recipe.variants else variant
+
+    def placed(self, stage: str, source: str | None = None) -> AbstractContextManager[None]:
+        """While `stage` is made ready, as the patch at `source` has it: a mistake that names no file gets its
+        place in the recipe."""
+        return placed(stage, self.path, _lines_of_patch(self.lines, source), source)
 
     def patched(self, patch: Mapping[str, Any], source: str) -> Recipe:
         """The recipe, without its loops, with `patch` (full path -> value) applied. Raises UserError for a
@@ -69,6 +78,11 @@ def read_recipe(path: Path, patch: Mapping[str, Any] | None = None) -> RecipeFil
         values = _set(values, key.split("."), value, key, SETTING, path)
     file = RecipeFile(path, text, values, lines, validate(values, path, lines, patch, SETTING))
     for name, changes in file.recipe.variants.items():
+        for key in changes:
+            if key.split(".")[0] in AROUND:
+                raise UserError("this is for all variants together", file=path, field=f"variants.{name}",
+                                line=_line_of_patch(f"variants.{name}", key, lines), text=key,
+                                hint="say it beside `variants`")  # fmt: skip
         file.patched(changes, f"variants.{name}")
     if file.recipe.search is not None:
         for key, dimension in file.recipe.search.space.items():
@@ -187,6 +201,20 @@ def _blame(mistake: UserError, patch: Mapping[str, Any], source: str, lines: Lin
         mistake.field = f"{source}: {mistake.field}"
     elif source != SETTING:
         mistake.field = f"{source}: {mistake.field}" if mistake.field else source
+
+
+def _lines_of_patch(lines: Mapping[Key, int], source: str | None) -> Mapping[Key, int]:
+    """The lines of the file where what the patch at `source` sets stands at the patch."""
+    if source is None:
+        return lines
+    head = tuple(source.split(".", 1))
+    size = len(head)
+    own = {
+        (*key_of(str(key[size])), *key[size + 1 :]): line
+        for key, line in lines.items()
+        if key[:size] == head and len(key) > size
+    }
+    return {**lines, **own}
 
 
 def _line_of_patch(source: str, path: str, lines: Lines, inside: Key = ()) -> int | None:

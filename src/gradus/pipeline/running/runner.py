@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from gradus.distributed.world import World
-from gradus.pipeline.planning.augmenting import translate
+from gradus.pipeline.planning.augmenting import lacks_paraphrases, translate
 from gradus.pipeline.planning.estimate import disk_bytes
 from gradus.pipeline.planning.leaks import leakage
 from gradus.pipeline.planning.material import Material
 from gradus.pipeline.planning.plan import Node
 from gradus.pipeline.planning.prepare import prepare
+from gradus.pipeline.planning.prepared import Prepared
 from gradus.pipeline.recipes.reading import RecipeFile
 from gradus.pipeline.running.finish import finish, is_done, lacks_test, score_test
 from gradus.pipeline.running.stage import Context, StageRun
@@ -48,12 +49,13 @@ class Runner:
         """
         left = [node for node in nodes if self._stale(node) or not is_done(self.context.folder(node.id))]
         needs: dict[str, int] = {}
+        to_translate: list[Prepared] = []
         for node in left:
             if node.likeness not in needs:
-                with self.file.placed(node.name):
+                with self.file.placed(node.name, node.source):
                     prepared = prepare(node, self.material)
                     needs[node.likeness] = disk_bytes(prepared)
-                    translate(prepared, self.context.world.device)
+                    to_translate += [prepared] if lacks_paraphrases(prepared) else []
         leaks = leakage(nodes if left else [], self.material)
         if self.context.world.first:
             require_room(self.context.stages, sum(needs[node.likeness] for node in left))
@@ -61,6 +63,9 @@ class Runner:
             if line not in self.told:
                 self.context.told.say(line)
         self.told |= set(leaks.lines)
+        for prepared in to_translate:
+            with self.file.placed(prepared.node.name, prepared.node.source):
+                translate(prepared, self.context.world.device)
 
     def run(self, nodes: Sequence[Node], **changes: Any) -> None:
         """Runs what is not done, in order. `changes` are fields of the context that differ this time."""
