@@ -54,6 +54,7 @@ def test_words_are_runs_of_letters_and_single_characters_of_chinese() -> None:
     by_jieba = Parted.of(CHINESE, segmenter("jieba"))
     assert {"电影", "好看", "GPT-3"} <= set(by_jieba.words) and by_jieba.text == CHINESE
     assert Parted.of(ENGLISH, segmenter("jieba")) == Parted.of(ENGLISH)
+    assert Parted.of("हिन्दी, Vie\u0323\u0302t!").words == ("हिन्दी", "Vie\u0323\u0302t")
 
 
 @given(st.text(alphabet="ab é好看。, ._3\n\t", max_size=30), st.integers(0, 99))

@@ -188,6 +188,22 @@ def test_rows_without_a_label_are_learnt_from_the_teacher(tmp_path: Path) -> Non
     }
 
 
+def test_rows_without_a_label_are_compared_with_test(tmp_path: Path, command: Command) -> None:
+    """A teacher that says what the rows of test are is told of, and stops nothing."""
+    lines = [
+        json.dumps({"text": f"评论{number}说这部电影很好看啊", "label": "ab"[number % 2]})
+        for number in range(8)
+    ]
+    for name, part in (("test", lines), ("more", lines[:3])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(part) + "\n", encoding="utf-8")
+    labels = {"labels": ["negative", "positive"], "map": {"label": {"a": "negative", "b": "positive"}}}
+    data = ROWS | labels | {"test": str(tmp_path / "test.jsonl"), "unlabelled": str(tmp_path / "more.jsonl")}
+    path = recipe(tmp_path / "seen.yaml", None, student=STUDENT | {"data": data})
+    status, told = command("check", path, "--runs", tmp_path / "runs", "--device", "cpu")
+    assert status == 0, told
+    assert "rows of test that are in unlabelled, too: 3 of 8" in " ".join(told.split())
+
+
 def test_a_teacher_of_another_tokenizer_tells_rows_but_no_tokens(tmp_path: Path, command: Command) -> None:
     first = recipe(tmp_path / "first.yaml")
     teacher = folder_of(run(first, runs=tmp_path / "runs", device="cpu", until="finetune"), "finetune")
@@ -227,6 +243,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no folder": (
         {"objectives": [SOFT | {"teacher": {"folder": "nope"}}, TASK]},
         ("no model folder", "nope"),
+    ),
+    "nothing": (
+        {"objectives": [SOFT | {"weight": 0}, TASK]},
+        ("nothing is learnt from the teacher: '0.0'", "hidden"),
     ),
     "a list of none": ({"objectives": [SOFT | {"teacher": []}, TASK]}, ("nobody teaches",)),
     "hard and warm": ({"objectives": [SOFT | {"hard": True}, TASK]}, ("hard labels have no temperature",)),

@@ -290,6 +290,26 @@ def test_the_library_of_a_search_may_be_missing(
     assert status == 2 and "search needs optuna" in said and 'pip install "gradus-lm[search]"' in said
 
 
+def test_what_can_be_alone_and_not_together_is_dropped(tmp_path: Path, command: Command) -> None:
+    """By `check`, which prices the rest, and by `run`, which goes on."""
+    changes = {
+        "search": {"metric": "finetune.dev.loss", "trials": 2,
+                   "space": {"model.heads": {"choices": [1, 4]}, "model.width": {"choices": [8, 18]}}},
+        "variants": {"adapters": {"stages.finetune.adapters": {"rank": 12}}, "narrow": {"model.width": 8}},
+        "iterate": {"try": ["adapters", "narrow"], "metric": "finetune.dev.loss"},
+        "stages.finetune.length": "2 steps", "model.heads": 2,
+    }  # fmt: skip
+    recipe = tiny(tmp_path / "r.yaml", {**ROWS, **changes})
+    status, said = command("check", recipe, "--runs", tmp_path / "runs", "--device", "cpu")
+    assert status == 0 and "search: finetune.dev.loss: at most 2 trials" in said, said
+    assert "iterate: narrow cannot be on top of those before it: the matrix has no such rank" in said
+    status, said = command("run", recipe, "--runs", tmp_path / "runs", "--device", "cpu")
+    assert status == 0, said
+    steps = read_json(tmp_path / "runs" / "r" / "iterate.json")["steps"]
+    assert [one["variant"] for one in steps] == ["as written", "adapters", "narrow"]
+    assert ("no such rank" in str(steps[2]["problem"])) == steps[1]["kept"]
+
+
 def test_check_tells_what_loops_cost(tmp_path: Path, command: Command) -> None:
     recipe = tiny(tmp_path / "r.yaml", LOOPS | {"search.minutes": 3})
     status, said = command("check", recipe, "--runs", tmp_path / "runs", "--device", "cpu")

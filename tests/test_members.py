@@ -137,10 +137,15 @@ def test_law_2_turns_alternate_and_are_a_function() -> None:
 
 
 def test_an_example_knows_its_data_set() -> None:
-    source = Mixed({"a": windows(4), "b": windows(8, 1000)}, np.array([1, 2]) / 3, 1)
-    for index in range(12):
-        example = source.example(index)
-        assert example.member == ("b" if example.sequences[0][0] >= 1000 else "a")
+    """And its place is told of the epoch in which it is read."""
+    parts = {"a": windows(4), "b": windows(8, 1000)}
+    source = Mixed(parts, np.array([1, 2]) / 3, 1)
+    for epoch in range(3):
+        for index in range(12):
+            example = source.example(index, epoch)
+            assert example.member == ("b" if example.sequences[0][0] >= 1000 else "a")
+            name, window = source.where(index, epoch).split(": window ")
+            assert np.array_equal(parts[name].example(int(window)).sequences[0], example.sequences[0])
 
 
 def test_a_head_goes_once_and_by_its_name_first() -> None:

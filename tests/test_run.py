@@ -95,6 +95,15 @@ def test_a_stage_may_have_any_name(name: str, tmp_path: Path) -> None:
     assert len(list(gradus.load(folder).predict(["the sea"]))) == 1
 
 
+def test_seeds_that_repeat_nothing_are_told(tmp_path: Path) -> None:
+    pretrain = yaml.safe_load(tiny(tmp_path / "text.yaml").read_text())["stages"]["pretrain"]
+    recipe = tiny(tmp_path / "text.yaml", {"seeds": 3, "stages": {"pretrain": pretrain}})
+    (told,) = [note for note in check(recipe, runs=tmp_path, device="cpu").notes if note.startswith("seeds")]
+    assert "no stage reads rows" in told and "{count: 3, from: pretrain}" in told
+    recipe = tiny(tmp_path / "text.yaml", {"seeds": 3})
+    assert not [note for note in check(recipe, runs=tmp_path, device="cpu").notes if note.startswith("seeds")]
+
+
 def test_what_decides_the_bits_is_in_the_fingerprint(recipe: Path) -> None:
     def ids(patch: dict[str, Any]) -> list[str]:
         """The nodes of the recipe as written, with its first seed: what comes from `pretrain`, and itself."""

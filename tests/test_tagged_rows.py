@@ -205,6 +205,20 @@ def test_brackets_with_spaces_between_are_words() -> None:
     ]
 
 
+def test_marks_belong_to_the_letters_they_are_combined_with() -> None:
+    """Vowel signs and decomposed accents part no word; Thai goes by letters."""
+    form = SPANS
+    assert form.laid(row("हिन्दी में लिखो")).words == ["हिन्दी", "में", "लिखो"]
+    assert form.laid(row("Vie\u0323\u0302t Nam, đe\u0323p")).words == [
+        "Vie\u0323\u0302t",
+        "Nam",
+        ",",
+        "đe\u0323p",
+    ]
+    assert form.laid(row("ที่นี่")).words == ["ที่", "นี่"]
+    assert form.laid(row("赵云, ok!")).words == ["赵", "云", ",", "ok", "!"]
+
+
 def test_repair_is_asked_for() -> None:
     form = FORM.model_copy(update={"repair": True})
     said = row("a b c d e", "I-A I-A I-B O I-A")  # IOB1

@@ -32,7 +32,7 @@ from gradus.pipeline.planning.augmenting import augment_notes
 from gradus.pipeline.planning.estimate import Estimate, estimate, matrix_rate
 from gradus.pipeline.planning.leaks import leakage
 from gradus.pipeline.planning.material import Material
-from gradus.pipeline.planning.plan import Node, Plan, make_plan
+from gradus.pipeline.planning.plan import Node, Plan, make_plan, seed_notes
 from gradus.pipeline.planning.prepare import prepare
 from gradus.pipeline.planning.prepared import Prepared
 from gradus.pipeline.planning.splits import Split
@@ -110,7 +110,7 @@ def check(
     prove_loops(plan, material, pricing.prepared)
     loops = loop_costs(plan, material, pricing.price, _time)
     leaks = leakage(list(plan.nodes.values()), material)
-    notes += leaks.lines or leaks.summary
+    notes += [*(leaks.lines or leaks.summary), *seed_notes(plan)]
     require_room(stages, sum(one.estimate.disk for one in checked if not one.done) + loops.disk)
     return Checks(plan, checked, list(dict.fromkeys(notes)), str(chosen), loops)
 

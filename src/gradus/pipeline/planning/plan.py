@@ -157,6 +157,15 @@ def patched_plan(
     return make_plan(file, material, islice(recipes, seeds))
 
 
+def seed_notes(plan: Plan) -> list[str]:
+    """That seeds were asked for and repeat nothing."""
+    count = plan.file.recipe.seeds.count
+    if count == 1 or len({node.seed for node in plan.nodes.values()}) > 1:
+        return []
+    first = plan.file.recipe.order()[0]
+    return [f"seeds: no stage reads rows, so none is repeated; {{count: {count}, from: {first}}} repeats all"]
+
+
 def _results(recipe: Recipe, as_written: Recipe) -> list[str]:
     """What a variant is judged by: its leaves, without those that are on the way in the recipe as written (a
     pre-training that nothing starts from any more is no result); of a recipe with loops, by what they drive
