@@ -75,6 +75,18 @@ def test_law_1_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
         assert all(farthest(alone, one[case]) < 1e-12 for one in shared)
 
 
+def launched(recipe: Path, runs: Path) -> None:
+    """`gradus run` by two processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "gradus.cli", "run", str(recipe), "--runs", str(runs), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
     """metrics.jsonl of both stages, by number of processes."""
@@ -83,14 +95,7 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
     folder = tmp_path_factory.mktemp("worlds")
     recipe = tiny(folder / "two.yaml", PATCH)
     run(recipe, runs=folder / "1", device="cpu")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "gradus.cli", "run", str(recipe), "--runs", str(folder / "2"), "--device", "cpu"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    launched(recipe, folder / "2")
     found = {}
     for size in (1, 2):
         stages = folder / str(size) / "two" / "stages"
@@ -110,3 +115,33 @@ def test_torchrun_gives_the_same_curve(curves: dict[int, list[dict]]) -> None:
             assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
         else:
             assert two["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-4)
+
+
+def test_torchrun_searches_and_iterates_alike(tmp_path: Path) -> None:
+    """The same trials and the same steps kept; without dropout, whose numbers are a rank's own."""
+    from gradus.pipeline.run import run
+
+    recipe = tiny(tmp_path / "loops.yaml", {
+        "stages.finetune.length": "4 steps", "stages.finetune.evaluate": {"every": "2 steps"},
+        "model.dropout": 0, "stages.finetune.objectives": [{"kind": "classification", "dropout": 0}],
+        "search": {"metric": "finetune.dev.loss", "trials": 3,
+                   "space": {"stages.finetune.optimizer.lr": {"log": [1e-5, 1e-1]}}},
+        "variants": {"更慢": {"stages.finetune.optimizer.lr": 1e-6},
+                     "longer": {"stages.pretrain.length": "16 steps"}},
+        "stages.pretrain.precision": "fp32", "stages.finetune.precision": "fp32",
+        "iterate": {"try": ["更慢", "longer"], "metric": "finetune.dev.loss"},
+    })  # fmt: skip
+    run(recipe, runs=tmp_path / "1", device="cpu")
+    launched(recipe, tmp_path / "2")
+    trials, steps = [], []
+    for size in "12":
+        folder = tmp_path / size / "loops"
+        (history,) = folder.glob("search-*.jsonl")
+        trials.append([json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()])
+        steps.append(json.loads((folder / "iterate.json").read_text(encoding="utf-8"))["steps"])
+    for one, two in zip(*trials, strict=True):
+        assert (one["patch"], one["state"], one["stages"]) == (two["patch"], two["state"], two["stages"])
+        assert two["reports"] == pytest.approx(one["reports"], rel=1e-4)
+    for one, two in zip(*steps, strict=True):
+        assert (one["variant"], one["patch"], one["kept"]) == (two["variant"], two["patch"], two["kept"])
+        assert two["values"] == pytest.approx(one["values"], rel=1e-4)
