@@ -13,7 +13,7 @@ from made_up_run import NAIVE_BAYES, VARIANTS, make_run, one_text_stage
 from rich.console import Console
 
 from gradus.core.errors import UserError
-from gradus.core.storage import write_json
+from gradus.core.storage import read_json, write_json
 from gradus.report import export, headline, load_run, print_table, results_markdown, tables, write_report
 from gradus.report.errors import wrong_rows
 
@@ -97,6 +97,21 @@ def test_headline_says_what_helped(finished_run: Path) -> None:
         r"Pretraining helped: accuracy \d\d\.\d against \d\d\.\d, p < 0\.001; naive Bayes 79\.0", said.title
     )
     assert any("better than naive Bayes" in detail for detail in said.details)
+
+
+@pytest.mark.parametrize("weak_first", [False, True])
+def test_figures_stand_in_the_order_in_which_their_variants_are_named(
+    weak_first: bool, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "two")
+    plan = read_json(folder / "plan.json")
+    names = {"as written": "强", "no pretraining": "弱"}
+    plan["outcomes"] = [one | {"variant": names[one["variant"]]} for one in plan["outcomes"]]
+    if weak_first:
+        plan["outcomes"].reverse()
+    write_json(folder / "plan.json", plan)
+    found = re.match(r"“强” beats “弱”: accuracy (\S+) against (\S+), p", headline(load_run(folder)).title)
+    assert found and float(found[1]) > float(found[2])
 
 
 def test_going_run_shows_what_there_is(tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ def _against(table: Table, base: Line, other: Line) -> str:
         said = {"worse": f"{what} helped", "better": f"{what} hurt",
                 "cannot tell": f"cannot tell whether {what} helped"}  # fmt: skip
     found = said.get(other.verdict or "", f"{a} beside {b}, untested")
-    numbers = f"{number(ours, table.metric)} against {number(theirs, table.metric)}"
+    other_first = not what and other.verdict in ("better", "cannot tell")
+    first, second = (theirs, ours) if other_first else (ours, theirs)
+    numbers = f"{number(first, table.metric)} against {number(second, table.metric)}"
     p = f", {probability(other.test['p'])}" if other.test else ""
     return f"{found}: {metric_name(table.metric)} {numbers}{p}"
 
