@@ -78,6 +78,7 @@ def test_a_variant_may_bring_a_stage_along(tmp_path: Path) -> None:
     }  # fmt: skip
     changes = {"stages.adapt": adapt, "stages.finetune.from": "adapt"}
     recipe = tiny(tmp_path / "more.yaml", {"variants": {"先读原文": changes}})
+    assert [record["stage"] for record in start(recipe, until="adapt").values()] == ["adapt", "pretrain"]
     start(recipe)
     plan = json.loads((tmp_path / "runs" / "more" / "plan.json").read_text())
     written, more = (one["stages"] for one in plan["outcomes"])

@@ -124,13 +124,10 @@ class Plan:
         if stage is None:
             yield from self.nodes.values()
             return
-        if stage not in self.file.recipe.stages:
-            raise UserError(
-                "there is no such stage",
-                field="--until",
-                text=stage,
-                hint=nearest(stage, self.file.recipe.stages),
-            )
+        names = {*self.file.recipe.stages, *(node.name for node in self.nodes.values())}
+        if stage not in names:
+            hint = nearest(stage, sorted(names))
+            raise UserError("there is no such stage", field="--until", text=stage, hint=hint)
         needed: set[str] = set()
         waiting = [node for node in self.nodes.values() if node.name == stage]
         while waiting:
