@@ -251,7 +251,7 @@ DATA_CASES = [
     file_case("CSV, a quote that never ends", {"rows.csv": 'text,label\n"好,yes\nbad,no\n'}, r"rows\.csv:2: .*never ends", "quotes: false", edits=(("train: train.tsv", "train: rows.csv"),)),
     file_case("empty label", {"train.tsv": HEADER + ROWS + "hm \t \n"}, r"train\.tsv:18: label: the label is empty", r'`drop: \{label: " "\}` leaves such rows out'),
     file_case("one class", {"train.tsv": HEADER + "好\tyes\n很好\tyes\n"}, r"train\.tsv: label: .*same label: 'yes'", "at least two"),
-    file_case("dev has another label", {"dev.tsv": HEADER + ROWS + "一般\tmaybe\n"}, r"dev\.tsv:18: label: .*not among those of the training rows: 'maybe'", "one of no, yes"),
+    file_case("dev has another label", {"dev.tsv": HEADER + ROWS + "一般\tmaybe\n"}, r"dev\.tsv:18: label: .*not among those of the training rows: 'maybe'", "one of no, yes; `labels` in the data names all"),
     file_case("test has another label", {"test.tsv": HEADER + "一般\t也许\n"}, r"test\.tsv:2: label: .*'也许'", edits=(("dev: dev.tsv", "test: test.tsv"),)),
     file_case("dev has another case", {"dev.tsv": HEADER + "good\tYes\n"}, r"dev\.tsv:2: label: .*'Yes'", "did you mean 'yes'"),
     recipe_case("labels lack one", "kind: rows", "kind: rows\n      labels: [\"yes\", never]", r"train\.tsv:3: label: `labels` does not name this label: 'no'", "yes, never"),

@@ -32,6 +32,10 @@ class LabelledRow(Protocol):
     def line(self) -> int: ...
 
 
+ALL_NAMED = "`labels` in the data names all, where train lacks some"
+"""What is right where a label of dev or test is no mistake of writing."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """K class names in the order of the logits."""
@@ -57,7 +61,7 @@ class Labels:
                 line=row.line,
                 field=field,
                 text=text,
-                hint=nearest(text, self.names),
+                hint=f"{nearest(text, self.names)}; {ALL_NAMED}",
             ) from None
 
     @classmethod

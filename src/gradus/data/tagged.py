@@ -18,7 +18,7 @@ import numpy as np
 
 from gradus.core.errors import UserError, counted, nearest
 from gradus.core.scripts import without_spaces, word_places
-from gradus.data.labels import LabelledRow, Labels, field_text
+from gradus.data.labels import ALL_NAMED, LabelledRow, Labels, field_text
 from gradus.data.parts import Part, RowFormat, Sequence
 from gradus.data.tags import (
     LETTERS,
@@ -242,7 +242,7 @@ class Tags(Labels):
             if tag not in number:
                 raise UserError(
                     "this tag is not among those of the training rows", file=row.file, line=row.line,
-                    field=form.label, text=tag, hint=nearest(tag, self.names),
+                    field=form.label, text=tag, hint=f"{nearest(tag, self.names)}; {ALL_NAMED}",
                 )  # fmt: skip
         return [number[tag] for tag in tags]
 

@@ -78,11 +78,7 @@ def read_recipe(path: Path, patch: Mapping[str, Any] | None = None) -> RecipeFil
         values = _set(values, key.split("."), value, key, SETTING, path)
     file = RecipeFile(path, text, values, lines, validate(values, path, lines, patch, SETTING))
     for name, changes in file.recipe.variants.items():
-        for key in changes:
-            if key.split(".")[0] in AROUND:
-                raise UserError("this is for all variants together", file=path, field=f"variants.{name}",
-                                line=_line_of_patch(f"variants.{name}", key, lines), text=key,
-                                hint="say it beside `variants`")  # fmt: skip
+        _require_journey(changes, f"variants.{name}", path, lines)
         file.patched(changes, f"variants.{name}")
     if file.recipe.search is not None:
         for key, dimension in file.recipe.search.space.items():
@@ -94,6 +90,14 @@ def read_recipe(path: Path, patch: Mapping[str, Any] | None = None) -> RecipeFil
             together = merged(together, file.recipe.variants[name])
             file.patched(together, "iterate")
     return file
+
+
+def _require_journey(changes: Mapping[str, Any], source: str, path: Path, lines: Lines) -> None:
+    """Raises UserError for a variant that would say how often the journey is made, which all share."""
+    for key in changes:
+        if key.split(".")[0] in AROUND:
+            raise UserError("this is for all variants together", file=path, field=source, text=key,
+                            line=_line_of_patch(source, key, lines), hint="say it beside `variants`")  # fmt: skip
 
 
 class _Names(yaml.SafeLoader):
