@@ -96,8 +96,9 @@ def _require_journey(changes: Mapping[str, Any], source: str, path: Path, lines:
     """Raises UserError for a variant that would say how often the journey is made, which all share."""
     for key in changes:
         if key.split(".")[0] in AROUND:
-            raise UserError("this is for all variants together", file=path, field=source, text=key,
-                            line=_line_of_patch(source, key, lines), hint="say it beside `variants`")  # fmt: skip
+            line, hint = _line_of_patch(source, key, lines), "say it beside `variants`"
+            problem = "this is for all variants together"
+            raise UserError(problem, file=path, line=line, field=source, text=key, hint=hint)
 
 
 class _Names(yaml.SafeLoader):
